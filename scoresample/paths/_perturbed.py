@@ -1,0 +1,381 @@
+"""Perturbed scores: the scores of data with Gaussian noise added, exact or from any network."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from equinox import AbstractVar
+from jaxtyping import Array
+
+from scoresample.paths._base import AbstractDensityPath, AbstractScorePath, as_time
+from scoresample.paths._frame import Frame, make_frame
+from scoresample.paths._process import AbstractNoiseProcess
+from scoresample.scores import (
+    AbstractExactDensity,
+    Constrain,
+    Position,
+    Structure,
+    named_sites,
+    structure_of,
+)
+
+Prediction = Literal["score", "noise", "denoised", "velocity"]
+"""What a network returns."""
+
+TimeInput = Literal["t", "sigma", "log_snr", "index"]
+"""What a network takes as its second argument."""
+
+_SIGMA_MIN_FRACTION = 0.03
+"""Sampling ends where sigma/alpha is this fraction of the smallest scale: 0.1% of its variance."""
+
+_DEFAULT_SIGMA_MIN = 2e-3
+"""The end of sampling for scores whose smallest scale is not known, in units of the data's scale."""
+
+_MOST_INITIAL_SCALES = 20.0
+"""Sampling starts where sigma/alpha is at most this many data standard deviations."""
+
+
+class AbstractPerturbedScore(AbstractScorePath):
+    """The score of data noised by a process: ``z_t = alpha(t) z_0 + sigma(t) noise`` in standard coordinates.
+
+    Attributes:
+        process: the noise process.
+        log_snr_range: (lowest, highest) log(alpha/sigma) at which the score is valid, an array of two.
+    """
+
+    process: AbstractVar[AbstractNoiseProcess]
+    log_snr_range: AbstractVar[Array]
+
+    @abc.abstractmethod
+    def data_moments(self) -> tuple[Position, Position]:
+        """The mean and the coordinates' variances of the data in standard coordinates (0 and 1 where unknown)."""
+
+    def lipschitz(self, t: Array) -> Array:
+        """``1/sigma(t)^2``, the curvature of the noise."""
+        return 1 / self.process.variance(t)
+
+    def sample_reference(self, key: Array, num_particles: int, t: Array | float = 1.0) -> Position:
+        """Draws from the Gaussian with the moments of the noised data, in standard coordinates."""
+        t = as_time(t, self.structure)
+        alpha, noise_variance = self.process.alpha(t), self.process.variance(t)
+        leaves, tree = jax.tree.flatten(self.structure)
+        keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
+
+        def draw(key: Array, leaf: jax.ShapeDtypeStruct, mean: Array, variance: Array) -> Array:
+            noise = jax.random.normal(key, (num_particles, *leaf.shape), leaf.dtype)
+            scale = jnp.sqrt(alpha**2 * variance + noise_variance).astype(leaf.dtype)
+            return (alpha * mean).astype(leaf.dtype) + scale * noise
+
+        return jax.tree.map(draw, keys, self.structure, *self.data_moments())
+
+    def standard_denoise(self, z: Position, t: Array) -> Position:
+        """The posterior mean of the clean point given the noised one, in standard coordinates (Tweedie's formula)."""
+        return tweedie(z, self.standard_score(z, t), self.process.alpha(t), self.process.variance(t))
+
+    def denoise(self, position: Position, t: Array | float) -> Position:
+        """``E[x_0 | x_t = position]``: ``(z + sigma^2 s)/alpha`` in standard coordinates (Robbins 1956; Efron 2011)."""
+        t = as_time(t, position)
+        return self.frame.to_position(self.standard_denoise(self.frame.to_standard(position), t))
+
+    def with_process(self, process: AbstractNoiseProcess) -> "AbstractPerturbedScore":
+        """The same data noised by another process.
+
+        A denoiser in the coordinates ``z/alpha`` depends on ``sigma/alpha`` alone, so the process is only a clock and
+        a scale (Karras et al. 2022, arXiv 2206.00364, section 2).
+        """
+        inner = self.inner if isinstance(self, ReclockedScore) else self
+        return ReclockedScore(inner, process)
+
+
+def tweedie(z: Position, score: Position, alpha: Array, variance: Array) -> Position:
+    """``(z + sigma^2 s)/alpha``, leaf by leaf."""
+    return jax.tree.map(lambda x, s: (x + variance.astype(x.dtype) * s) / alpha.astype(x.dtype), z, score)
+
+
+def denoise_particles(path: AbstractPerturbedScore, particles: Position, t: Array) -> Position:
+    """The denoised standard coordinates of all particles at level t; see `score_particles`."""
+    return jax.vmap(lambda p, z: p.standard_denoise(z, t), in_axes=(path.condition_axes(), 0))(path, particles)
+
+
+def start_log_snr(path: AbstractPerturbedScore) -> float:
+    """Where sampling starts: the noisiest valid level, but not beyond twenty data standard deviations."""
+    _, variance = path.data_moments()
+    largest = max(float(jnp.max(v)) for v in jax.tree.leaves(variance)) ** 0.5
+    lowest = max(float(path.process.log_snr(jnp.asarray(1.0))), float(path.log_snr_range[0]))
+    return max(lowest, -float(jnp.log(_MOST_INITIAL_SCALES * largest)))
+
+
+class PerturbedScore(AbstractPerturbedScore):
+    """A perturbed score around any function or network, in any of the usual parametrisations.
+
+    In standard coordinates, with ``z = alpha z_0 + sigma e``, `fn` predicts one of
+
+    * ``"score"``: s itself;
+    * ``"noise"``: ``E[e | z]``, so ``s = -fn/sigma`` (Ho et al. 2020, arXiv 2006.11239);
+    * ``"denoised"``: ``E[z_0 | z]``, so ``s = (alpha fn - z)/sigma^2`` (Karras et al. 2022, arXiv 2206.00364);
+    * ``"velocity"``: ``E[alpha e - sigma z_0 | z]`` (Salimans and Ho 2022, arXiv 2202.00512, appendix D).
+
+    Attributes:
+        fn: ``fn(z, time, *args)``, unbatched.
+        args: further arguments of `fn`, such as exported weights.
+        process: the noise process that the network was trained with.
+        prediction: what `fn` returns.
+        time: what `fn` takes: ``"t"`` in [0, 1]; ``"log_snr"``, log(alpha/sigma); ``"sigma"``, the ratio sigma/alpha,
+            in which case `fn` also takes z/alpha (EDM's convention; the same thing where alpha is 1); ``"index"``,
+            ``t * (num_levels - 1)``.
+        num_levels: the number of levels behind ``"index"``.
+        log_snr_range: levels at which the network is valid.
+        frame: the standardisation that was used in training.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from scoresample.paths import VP
+        >>> standard_normal = PerturbedScore(lambda z, t: -z, VP(), structure=jnp.zeros(2))
+        >>> standard_normal(jnp.array([1.0, -1.0]), 0.3).tolist()
+        [-1.0, 1.0]
+    """
+
+    fn: Callable
+    args: tuple
+    process: AbstractNoiseProcess
+    prediction: Prediction = eqx.field(static=True)
+    time: TimeInput = eqx.field(static=True)
+    num_levels: int = eqx.field(static=True)
+    log_snr_range: Array
+    frame: Frame
+    structure: Structure
+    constrain: Constrain
+
+    def __init__(
+        self,
+        fn: Callable,
+        process: AbstractNoiseProcess,
+        *,
+        structure: Position,
+        prediction: Prediction = "score",
+        time: TimeInput = "t",
+        args: tuple = (),
+        num_levels: int = 1000,
+        log_snr_range: tuple[float, float] | None = None,
+        location: Position | None = None,
+        scale: Position | None = None,
+        constrain: Constrain = named_sites,
+    ) -> None:
+        """Wrap a network.
+
+        Arguments:
+            fn: ``fn(z, time, *args) -> tree like z``, unbatched. A Flax module: ``lambda z, t, p: net.apply(p, z, t)``
+                with ``args=(params,)``.
+            process: the noise process that the network was trained with.
+            structure: one position, or its tree of `jax.ShapeDtypeStruct`.
+            prediction: ``"score"``, ``"noise"``, ``"denoised"`` or ``"velocity"``.
+            time: ``"t"``, ``"sigma"``, ``"log_snr"`` or ``"index"``.
+            args: passed to `fn` after the time; arrays here are traced, so retrained weights never compile again.
+            num_levels: number of discrete levels, for ``time="index"``.
+            log_snr_range: (lowest, highest) log(alpha/sigma) at which the network is valid. By default from the
+                process's t=1 to sigma/alpha = 0.002.
+            location: the data's mean that was subtracted before training.
+            scale: the data's standard deviation by which it was divided.
+            constrain: position -> named sites.
+
+        Raises:
+            TypeError: if `fn` is no function or `process` no noise process.
+            ValueError: if a name is unknown, the shapes do not fit, or `fn` does not return a tree like z.
+        """
+        if not callable(fn):
+            raise TypeError(f"`fn` must be a function of (z, time), got {type(fn).__name__}.")
+        if not isinstance(process, AbstractNoiseProcess):
+            raise TypeError(f"`process` must be a noise process such as VP() or VE(), got {process!r}.")
+        for name, value, options in (("prediction", prediction, Prediction), ("time", time, TimeInput)):
+            if value not in get_args(options):
+                raise ValueError(f"`{name}` must be one of {list(get_args(options))}, got {value!r}.")
+        self.fn, self.args = fn, tuple(args)
+        self.process = process
+        self.prediction, self.time, self.num_levels = prediction, time, num_levels
+        self.structure = structure_of(structure)
+        self.frame = make_frame(location, scale, self.structure)
+        self.constrain = constrain
+        self.log_snr_range = _checked_range(log_snr_range, process)
+        _check_prediction(self)
+
+    def _input(self, z: Position, t: Array) -> tuple[Position, Array]:
+        match self.time:
+            case "t":
+                return z, t
+            case "log_snr":
+                return z, self.process.log_snr(t)
+            case "index":
+                return z, t * (self.num_levels - 1)
+            case "sigma":
+                alpha = self.process.alpha(t)
+                return jax.tree.map(lambda x: x / alpha, z), self.process.sigma(t) / alpha
+
+    def standard_score(self, z: Position, t: Array) -> Position:
+        """The network's prediction as a score."""
+        alpha, variance = self.process.alpha(t), self.process.variance(t)
+        sigma = jnp.sqrt(variance)
+        output = self.fn(*self._input(z, t), *self.args)
+        match self.prediction:
+            case "score":
+                return output
+            case "noise":
+                return jax.tree.map(lambda e: -e / sigma, output)
+            case "denoised":
+                return jax.tree.map(lambda d, x: (alpha * d - x) / variance, output, z)
+            case "velocity":
+                total = alpha**2 + variance
+                return jax.tree.map(lambda v, x: (alpha * (alpha * x - sigma * v) / total - x) / variance, output, z)
+
+    def data_moments(self) -> tuple[Position, Position]:
+        """Zero mean and unit variance: the meaning of standard coordinates."""
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.structure)
+        return zeros, jax.tree.map(jnp.ones_like, zeros)
+
+    def condition_axes(self) -> Any:
+        """None: nothing is particle by particle."""
+        return None
+
+
+def _checked_range(log_snr_range: tuple[float, float] | None, process: AbstractNoiseProcess) -> Array:
+    lowest = float(process.log_snr(jnp.asarray(1.0)))
+    low, high = (lowest, -float(jnp.log(_DEFAULT_SIGMA_MIN))) if log_snr_range is None else log_snr_range
+    if not float("-inf") < low < high < float("inf"):
+        raise ValueError(f"`log_snr_range` must be two increasing finite numbers, got ({low}, {high}).")
+    return jnp.asarray([low, high], dtype=float)
+
+
+def _check_prediction(score: PerturbedScore) -> None:
+    def evaluate(z: Position) -> Position:
+        return score.fn(*score._input(z, as_time(0.5, z)), *score.args)
+
+    output = jax.eval_shape(evaluate, score.structure)
+    got, want = jax.tree.structure(output), jax.tree.structure(score.structure)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(output)], [leaf.shape for leaf in jax.tree.leaves(score.structure)]
+    if got != want or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`fn` returned {output}, but a prediction must look like one position, {score.structure}. Networks are "
+            "unbatched: one point in, one point out."
+        )
+
+
+class PerturbedDensity(AbstractPerturbedScore, AbstractDensityPath):
+    """The exact path of a density in closed form, noised by a process; made by [`perturb`][scoresample.perturb].
+
+    Attributes:
+        density: the density at t=0.
+        process: the noise process.
+        log_snr_range: from the process's t=1 to a small fraction of the density's smallest scale.
+    """
+
+    density: AbstractExactDensity
+    process: AbstractNoiseProcess
+    log_snr_range: Array
+    frame: Frame
+    structure: Structure
+    constrain: Constrain
+
+    def __init__(self, density: AbstractExactDensity, process: AbstractNoiseProcess) -> None:
+        """Noise a density; see [`perturb`][scoresample.perturb]."""
+        self.density, self.process = density, process
+        self.frame = Frame()
+        self.structure, self.constrain = density.structure, density.constrain
+        end = -float(jnp.log(_SIGMA_MIN_FRACTION * density.smallest_scale()))
+        self.log_snr_range = _checked_range((float(process.log_snr(jnp.asarray(1.0))), end), process)
+
+    def _level(self, t: Array) -> AbstractExactDensity:
+        return self.density.perturbed(self.process.alpha(t), self.process.variance(t))
+
+    def standard_score(self, z: Position, t: Array) -> Position:
+        """The score of the noised density."""
+        return self._level(t)(z)
+
+    def standard_logdensity(self, z: Position, t: Array) -> Array:
+        """The normalised log density of the noised density."""
+        return self._level(t).logdensity(z)
+
+    def data_moments(self) -> tuple[Position, Position]:
+        """The density's mean and coordinate variances."""
+        return self.density.moments()
+
+    def condition_axes(self) -> Any:
+        """None: nothing is particle by particle."""
+        return None
+
+
+class ReclockedScore(AbstractPerturbedScore):
+    """A perturbed score under another noise process; made by `score.with_process(process)`.
+
+    Attributes:
+        inner: the score under its own process.
+        process: the process it is seen under.
+    """
+
+    inner: AbstractPerturbedScore
+    process: AbstractNoiseProcess
+    log_snr_range: Array
+    frame: Frame
+    structure: Structure
+    constrain: Constrain
+
+    def __init__(self, inner: AbstractPerturbedScore, process: AbstractNoiseProcess) -> None:
+        """See a perturbed score under another process."""
+        if not isinstance(process, AbstractNoiseProcess):
+            raise TypeError(f"`process` must be a noise process such as VP() or VE(), got {process!r}.")
+        self.inner, self.process = inner, process
+        self.log_snr_range = inner.log_snr_range
+        self.frame, self.structure, self.constrain = inner.frame, inner.structure, inner.constrain
+
+    def standard_score(self, z: Position, t: Array) -> Position:
+        """``r s_inner(r z, t_inner)`` with r the ratio of the two alphas at equal log-SNR."""
+        t_inner = self.inner.process.time(self.process.log_snr(t)).astype(t.dtype)
+        ratio = self.inner.process.alpha(t_inner) / self.process.alpha(t)
+        scaled = self.inner.standard_score(jax.tree.map(lambda x: ratio * x, z), t_inner)
+        return jax.tree.map(lambda s: ratio * s, scaled)
+
+    def data_moments(self) -> tuple[Position, Position]:
+        """Those of the inner score."""
+        return self.inner.data_moments()
+
+    def condition_axes(self) -> Any:
+        """Those of the inner score."""
+        axes = self.inner.condition_axes()
+        if axes is None:
+            return None
+        everything = jax.tree.map(lambda _: None, self)
+        return eqx.tree_at(lambda s: s.inner, everything, axes, is_leaf=lambda leaf: leaf is None)
+
+
+def perturb(density: AbstractExactDensity, process: AbstractNoiseProcess) -> PerturbedDensity:
+    """The exact path from a density in closed form to noise.
+
+    Arguments:
+        density: a [`Gaussian`][scoresample.Gaussian] or [`GaussianMixture`][scoresample.GaussianMixture].
+        process: the noise process, such as ``VP()``.
+
+    Returns:
+        A perturbed score with every log density; sampling ends at 3% of the density's smallest scale.
+
+    Raises:
+        TypeError: if the density has no closed form (learn its score with `fit_score`, or use `TemperedPath`), or
+            `process` is no noise process.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from scoresample.scores import Gaussian
+        >>> from scoresample.paths import VP
+        >>> path = perturb(Gaussian(jnp.zeros(1), 1.0), VP())
+        >>> path(jnp.array([2.0]), 0.5).tolist()
+        [-2.0]
+    """
+    if not isinstance(density, AbstractExactDensity):
+        raise TypeError(
+            f"`density` must have a closed-form perturbation (Gaussian, GaussianMixture), got "
+            f"{type(density).__name__}. Learn the noised score from draws with fit_score(draws), or go from a "
+            "reference to this density with TemperedPath(reference, density)."
+        )
+    if not isinstance(process, AbstractNoiseProcess):
+        raise TypeError(f"`process` must be a noise process such as VP() or VE(), got {process!r}.")
+    return PerturbedDensity(density, process)

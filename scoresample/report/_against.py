@@ -1,0 +1,175 @@
+"""The checks of a run against the reference: is it off by more than chance, and by enough to matter."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from scoresample.checks import Check, graded_check
+from scoresample.diagnostics import Distance
+from scoresample.report._format import counted, human
+from scoresample.report._statistics import Deviation, RunStatistics
+
+MEAN_ERROR_LIMITS = (0.1, 0.3)
+"""In standard deviations of the reference."""
+
+SD_RATIO_BOUNDS = ((0.9, 1.1), (0.7, 1.4))
+"""Ratios of standard deviations without a warning, and without a failure."""
+
+BEYOND_CHANCE = 4.0
+"""Monte-Carlo standard errors: 1 in 16,000 by chance, so that even hundreds of quantities rarely raise an alarm."""
+
+NULL_FACTORS = (1.5, 3.0)
+"""Multiples of the null's 95% quantile. At 1.5 an exact sampler is suspected about once in a few hundred runs."""
+
+
+def reference_checks(run: RunStatistics, deviation: Deviation) -> list[Check]:
+    """Check a run against the reference.
+
+    Arguments:
+        run: statistics of the run.
+        deviation: what it shows against the reference.
+
+    Returns:
+        Checks of means, of standard deviations, and of two distances beside their nulls. The distances are left out
+        where either side is worth too few draws to judge them; all are where no quantity varies in the reference.
+    """
+    moments = deviation.moments.dropna()
+    if moments.empty:
+        return []
+    checks = [_mean_error(run, moments), _sd_ratio(run, moments)]
+    if deviation.conclusive:
+        checks.append(_distance(run, "sliced Wasserstein-2 distance", deviation.sliced_wasserstein))
+        checks.append(_distance(run, "energy distance", deviation.energy))
+    return checks
+
+
+def unverified_check(run: RunStatistics, why: str) -> list[Check]:
+    """Say that draws without chains carry no evidence about themselves.
+
+    Arguments:
+        run: statistics of the run.
+        why: why there is nothing to compare them with, as a clause.
+    """
+    if run.draws.kind == "chains":
+        return []
+    cause = f"Nothing vouches for these draws: {why}, and they have no chains that could disagree."
+    remedy = "Compare with a run you trust (reference=...), such as long MCMC chains, or with the known target."
+    return [Check("compared with a trusted reference", 0.0, 1.0, False, cause, remedy, "warn")]
+
+
+def distrust(checks: Sequence[Check], reference: str) -> list[Check]:
+    """Turn failures against a reference that failed its own checks into warnings that say so.
+
+    Arguments:
+        checks: checks against the reference.
+        reference: its name.
+    """
+    prefix = f"This comparison is with an untrusted reference ({reference} failed its own checks)."
+    remedy = "Mend the reference first: see its own checks."
+    return [
+        check
+        if check.passed
+        else replace(check, severity="warn", cause=f"{prefix} {check.cause}", remedy=remedy)
+        for check in checks
+    ]
+
+
+def _mean_error(run: RunStatistics, moments: pd.DataFrame) -> Check:
+    error, se = moments["mean_error"], moments["mean_error_se"]
+    quantity, value, significant = _worst(error, error / se)
+    cause = (
+        f"The mean of {quantity} is {human(value, 2)} reference standard deviations from the reference's, "
+        f"{human(float(error[quantity] / se[quantity]), 2)} Monte-Carlo standard errors: this is bias, not chance."
+    )
+    return _beyond_chance(
+        f"standardised error of the mean, worst of all quantities ({quantity})",
+        value,
+        MEAN_ERROR_LIMITS,
+        significant,
+        cause,
+        _bias_remedy(run),
+    )
+
+
+def _sd_ratio(run: RunStatistics, moments: pd.DataFrame) -> Check:
+    with np.errstate(divide="ignore"):
+        log_ratio = np.log(moments["sd_ratio"])
+    quantity, _, significant = _worst(log_ratio.abs(), log_ratio.abs() / moments["log_sd_ratio_se"])
+    ratio = float(moments["sd_ratio"][quantity])
+    (low_warn, high_warn), (low_fail, high_fail) = SD_RATIO_BOUNDS
+    narrow = ratio < 1
+    shape = "too narrow" if narrow else "too wide"
+    return _beyond_chance(
+        f"ratio of standard deviations, farthest from 1 ({quantity})",
+        ratio,
+        (low_warn, low_fail) if narrow else (high_warn, high_fail),
+        significant,
+        f"The draws are {shape} in {quantity}: its standard deviation is {human(ratio, 2)} times the reference's.",
+        _spread_remedy(run, narrow),
+        smaller_is_better=not narrow,
+    )
+
+
+def _distance(run: RunStatistics, name: str, distance: Distance) -> Check:
+    ratio = distance.value / distance.null_95
+    cause = (
+        f"The {name} to the reference is {human(distance.value, 2)}, {human(ratio, 2)} times what two halves of the "
+        f"reference exceed one time in twenty ({human(distance.null_95, 2)}; {counted(distance.size, 'draw')} a side)."
+    )
+    warn, fail = NULL_FACTORS
+    return graded_check(
+        f"{name}, over the 95% quantile of its null", ratio, warn=warn, fail=fail, cause=cause, remedy=_bias_remedy(run)
+    )
+
+
+def _worst(size: pd.Series, in_errors: pd.Series) -> tuple[str, float, bool]:
+    """The largest value among those beyond chance, or the largest of all where chance explains every one."""
+    beyond = size[in_errors > BEYOND_CHANCE]
+    candidates = beyond if len(beyond) else size
+    quantity = str(candidates.idxmax())
+    return quantity, float(candidates[quantity]), len(beyond) > 0
+
+
+def _beyond_chance(
+    name: str,
+    value: float,
+    limits: tuple[float, float],
+    significant: bool,
+    cause: str,
+    remedy: str,
+    smaller_is_better: bool = True,
+) -> Check:
+    check = graded_check(
+        name,
+        value,
+        warn=limits[0],
+        fail=limits[1],
+        cause=cause,
+        remedy=remedy,
+        smaller_is_better=smaller_is_better,
+    )
+    return check if significant else replace(check, passed=True, threshold=limits[0], severity="warn")
+
+
+def _bias_remedy(run: RunStatistics) -> str:
+    if run.draws.kind == "chains":
+        return (
+            "Run longer from dispersed starts. If the sampler has no Metropolis step, use a smaller step size or add "
+            "one; if the target has several modes, use a path sampler on perturb(...) or fit_score(...)."
+        )
+    return (
+        "Take more steps along the path. If that changes nothing, the score itself is off: train it longer or on "
+        "more draws, or start the path at a larger noise level."
+    )
+
+
+def _spread_remedy(run: RunStatistics, narrow: bool) -> str:
+    if run.draws.kind == "chains":
+        if narrow:
+            return "Run longer from dispersed starts, and look for modes and tails that the chains never visited."
+        return "Use a smaller step size or a Metropolis step, and drop a longer warm-up."
+    if narrow:
+        return "Start the path at a larger noise level, and train a learned score on draws that cover the tails."
+    return "Take more steps, and end the path at a smaller noise level: leftover noise widens the draws."

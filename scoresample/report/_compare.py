@@ -1,0 +1,220 @@
+"""`compare`: hold runs against each other, or each against a reference, and say which can be trusted."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from scoresample.checks import Check
+from scoresample.diagnostics import ModeWeights, coordinates
+from scoresample.inference import Draws
+from scoresample.report._against import distrust, reference_checks, unverified_check
+from scoresample.report._comparison import Comparison
+from scoresample.report._format import counted, listed
+from scoresample.report._internal import internal_checks
+from scoresample.report._mode_check import mode_check
+from scoresample.report._statistics import Deviation, RunStatistics, deviation_from, run_statistics
+from scoresample.report._table import build_table, table_row
+from scoresample.report._verdict import form_verdict
+
+
+def compare(
+    results: Mapping[str, Draws],
+    *,
+    reference: str | Draws | None = None,
+    modes: Any = None,
+    mode_weights: Any = None,
+    title: str | None = None,
+    notes: Sequence[str] = (),
+    seed: int = 0,
+) -> Comparison:
+    """Compare runs of any samplers, and form a verdict for each.
+
+    Every run is checked by itself: finite draws, chains that move and agree (R-hat), effective sample sizes,
+    divergences, and whatever was noticed while sampling. With a reference, every other run is held against it as
+    well: means, standard deviations, sliced Wasserstein-2 and energy distances beside their nulls. Differences count
+    only if they are both beyond Monte-Carlo error and large enough to matter. Distances are between positions in the
+    space that the samplers moved in; means and standard deviations are also those of deterministic sites.
+
+    A reference that fails its own checks is no judge: disagreement with it then only warns. Draws without chains
+    carry no evidence about themselves, so without a reference they are to be used with care.
+
+    Arguments:
+        results: the runs by name.
+        reference: the run to trust: a name from `results`, or draws of their own.
+        modes: one position in each mode, where they are known: an array of shape (modes, dimension) in the order of
+            `jax.flatten_util.ravel_pytree`, or a tree like the positions with a leading axis. In the samplers'
+            (unconstrained) space.
+        mode_weights: the true weights of the modes, shape (modes,), summing to one. Every run is held against them,
+            the reference too. Without them the others are held against the reference's.
+        title: heading of the report.
+        notes: sentences to show with it.
+        seed: seed of every subsample, projection and split; the same seed gives the same report.
+
+    Returns:
+        A `Comparison`.
+
+    Raises:
+        TypeError: if `results` is not a mapping of names to `Draws`, or `reference` is neither.
+        ValueError: if there are no results, a name is unknown, runs have different coordinates, or modes and their
+            weights do not fit.
+
+    Examples:
+        >>> import jax
+        >>> import scoresample as ss
+        >>> target = ss.Gaussian(jax.numpy.zeros(2), jax.numpy.eye(2))
+        >>> nuts = ss.sample(target, ss.NUTS(), key=jax.random.key(0))
+        >>> ss.compare({"NUTS": nuts}).verdicts["NUTS"].level
+        'use'
+    """
+    results, reference_name = _validated(results, reference)
+    centres = None if modes is None else _mode_positions(modes, next(iter(results.values())))
+    runs = {name: run_statistics(name, draws, modes=centres, seed=seed) for name, draws in results.items()}
+    expected = _expected_modes(centres, mode_weights, runs, reference_name)
+    own = {name: internal_checks(run) for name, run in runs.items()}
+    if centres is not None and isinstance(expected, np.ndarray):
+        own = {name: [*checks, *mode_check(runs[name], expected, centres)] for name, checks in own.items()}
+    trusted = reference_name is not None and form_verdict(own[reference_name]).level != "do not use"
+
+    deviations: dict[str, Deviation] = {}
+    verdicts = {}
+    for name, run in runs.items():
+        if name == reference_name:
+            verdicts[name] = form_verdict(own[name])
+            continue
+        against: list[Check] = []
+        deviation = None if reference_name is None else deviation_from(run, runs[reference_name], seed=seed)
+        if reference_name is not None and deviation is not None:
+            deviations[name] = deviation
+            if centres is not None and isinstance(expected, ModeWeights):
+                against += mode_check(run, expected, centres)
+            against += reference_checks(run, deviation)
+            against = against if trusted else distrust(against, reference_name)
+        if not trusted and run.non_finite == 0:
+            why = "no reference was given" if reference_name is None else f"the reference ({reference_name}) failed"
+            against += unverified_check(run, why)
+        verdicts[name] = form_verdict([*own[name], *against])
+
+    return Comparison(
+        title=title or _default_title(results),
+        reference=reference_name,
+        verdicts=verdicts,
+        table=build_table({name: table_row(run, deviations.get(name)) for name, run in runs.items()}),
+        notes=(*notes, *_notes(runs, deviations, reference_name, trusted, centres, expected)),
+        runs=runs,
+        deviations=deviations,
+        modes=centres,
+        expected_modes=expected,
+        seed=seed,
+    )
+
+
+def _validated(results: Mapping[str, Draws], reference: str | Draws | None) -> tuple[dict[str, Draws], str | None]:
+    if not isinstance(results, Mapping):
+        raise TypeError(f"`results` must map names to Draws, but a {type(results).__name__} came: {{'NUTS': draws}}.")
+    if not results:
+        raise ValueError("`results` is empty: pass at least one run, as {'NUTS': draws}.")
+    for name, draws in results.items():
+        if not isinstance(name, str) or not isinstance(draws, Draws):
+            came = f"{type(name).__name__} -> {type(draws).__name__}"
+            raise TypeError(f"`results` must map names to Draws, but {came} came. Pass what `sample` returned.")
+    runs, name = dict(results), None
+    if isinstance(reference, Draws):
+        name = next((known for known, draws in runs.items() if draws is reference), None)
+        if name is None:
+            name = next(free for free in ("reference", *(f"reference {k}" for k in range(2, 99))) if free not in runs)
+            runs[name] = reference
+    elif isinstance(reference, str):
+        if reference not in runs:
+            raise ValueError(f"`reference` is {reference!r}, but the results are {listed(list(runs), 20)}. Name one.")
+        name = reference
+    elif reference is not None:
+        raise TypeError(f"`reference` must be a name from `results` or Draws, but a {type(reference).__name__} came.")
+    first = next(iter(runs))
+    for other, draws in runs.items():
+        if _layout(draws) != _layout(runs[first]):
+            raise ValueError(
+                f"`results`: {other!r} has positions {_layout(draws)}, but {first!r} has {_layout(runs[first])}. "
+                "Compare draws of one target, in the same coordinates."
+            )
+    return runs, name
+
+
+def _layout(draws: Draws) -> str:
+    leaves = jax.tree_util.tree_leaves_with_path(draws.position)
+    return ", ".join(
+        f"{jax.tree_util.keystr(path, simple=True, separator='.') or 'x'}{list(leaf.shape[2:])}" for path, leaf in leaves
+    )
+
+
+def _mode_positions(modes: Any, draws: Draws) -> np.ndarray:
+    """The modes as a matrix of shape (modes, dimension)."""
+    dimension = coordinates(draws).shape[-1]
+    if isinstance(modes, (np.ndarray, jax.Array, list, tuple)):
+        centres = np.asarray(modes, dtype=np.float64)
+        if centres.ndim == 1 and dimension == 1:
+            centres = centres[:, None]
+    elif jax.tree.structure(modes) == jax.tree.structure(draws.position):
+        leaves = [np.asarray(leaf, dtype=np.float64) for leaf in jax.tree.leaves(modes)]
+        centres = np.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
+    else:
+        raise ValueError(f"`modes` must be an array or a tree like the positions, but a {type(modes).__name__} came.")
+    if centres.ndim != 2 or centres.shape[1] != dimension or not np.all(np.isfinite(centres)):
+        raise ValueError(f"`modes` must be finite and of shape (modes, {dimension}), but {centres.shape} came.")
+    return centres
+
+
+def _expected_modes(
+    centres: np.ndarray | None, weights: Any, runs: dict[str, RunStatistics], reference: str | None
+) -> np.ndarray | ModeWeights | None:
+    if centres is None:
+        if weights is not None:
+            raise ValueError("`mode_weights` came without `modes`: pass the modes' positions too.")
+        return None
+    if weights is None:
+        return None if reference is None else runs[reference].modes
+    values = np.asarray(weights, dtype=np.float64)
+    if values.shape != (len(centres),) or np.any(values < 0) or not np.isclose(np.sum(values), 1.0, atol=1e-4):
+        raise ValueError(
+            f"`mode_weights` must be {len(centres)} non-negative numbers that sum to one, but {values} came. "
+            "Give one for each mode."
+        )
+    return values / np.sum(values)
+
+
+def _default_title(results: Mapping[str, Draws]) -> str:
+    targets = {str(draws.attributes["target"]) for draws in results.values() if draws.attributes.get("target")}
+    subject = f" on {targets.pop()}" if len(targets) == 1 else ""
+    return f"{listed(list(results), 6)}{subject}"
+
+
+def _notes(
+    runs: dict[str, RunStatistics],
+    deviations: dict[str, Deviation],
+    reference: str | None,
+    trusted: bool,
+    centres: np.ndarray | None,
+    expected: np.ndarray | ModeWeights | None,
+) -> list[str]:
+    """What a reader has to know about how this was computed."""
+    notes = []
+    if reference is None:
+        notes.append("No reference was given: each run was checked only by what it shows of itself.")
+    elif not trusted:
+        notes.append(f"The reference {reference} failed its own checks: disagreement with it only warns.")
+    if centres is not None and expected is None:
+        notes.append("The modes' true weights are not known (no mode_weights, no reference): they are shown, not checked.")
+    sizes = {name: deviation.sliced_wasserstein.size for name, deviation in deviations.items()}
+    for size in sorted(set(sizes.values()), reverse=True):
+        names = listed([name for name in sizes if sizes[name] == size], 20)
+        notes.append(f"Distances of {names}: {counted(size, 'effective draw')} against as many of {reference}.")
+    vague = [name for name, deviation in deviations.items() if not deviation.conclusive]
+    if vague:
+        notes.append(f"Too few effective draws to judge by distances: {listed(vague, 20)}.")
+    for name, run in runs.items():
+        if run.draws.log_weights is not None:
+            notes.append(f"{name} is weighted: moments use the weights, distances and plots resample by them.")
+        if run.draws.kind == "interacting":
+            notes.append(f"The particles of {name} interact: their ESS is an upper bound.")
+    return notes

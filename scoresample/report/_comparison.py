@@ -1,0 +1,147 @@
+"""What `compare` returns: a table, a verdict for every run, and a report to read."""
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scoresample.checks import Check
+from scoresample.diagnostics import ModeWeights
+from scoresample.report._statistics import Deviation, RunStatistics
+from scoresample.report._table import shown, shown_columns
+from scoresample.report._verdict import Verdict
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Runs beside each other, with a verdict for each.
+
+    `print` shows the table and the verdicts; `save` writes the whole report as one HTML file.
+
+    Attributes:
+        title: heading of the report.
+        reference: name of the run that the others were held against, or None.
+        verdicts: whether each run can be trusted, by name.
+        table: one row a run, one column a statistic; `ess_bulk_of` and the like name the quantity that is meant.
+        notes: what a reader should know about how this was computed.
+        runs: statistics of every run, by name.
+        deviations: statistics of every run against the reference, by name; empty without one.
+        modes: the modes' positions, shape (modes, dimension), or None.
+        expected_modes: weights that the modes should have, with standard errors where a reference gave them.
+        seed: seed of every subsample, projection and split.
+    """
+
+    title: str
+    reference: str | None
+    verdicts: dict[str, Verdict]
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+    runs: dict[str, RunStatistics]
+    deviations: dict[str, Deviation]
+    modes: np.ndarray | None = field(default=None)
+    expected_modes: np.ndarray | ModeWeights | None = field(default=None)
+    seed: int = 0
+
+    @property
+    def checks(self) -> dict[str, tuple[Check, ...]]:
+        """Every check behind every verdict, by name of the run."""
+        return {name: verdict.checks for name, verdict in self.verdicts.items()}
+
+    def __str__(self) -> str:
+        """The verdicts and the table, for a terminal."""
+        lines = [self.title, "=" * len(self.title), ""]
+        for name, verdict in self.verdicts.items():
+            lines.append(f"{name}{' (reference)' if name == self.reference else ''}: {verdict}")
+            for place, (cause, remedy) in enumerate(verdict.reasons):
+                lines += [f"  - {cause}"] if place else []
+                lines += [f"    -> {remedy}"] if remedy else []
+        lines += ["", _text_table(self.table), "", *self.notes]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def to_json(self) -> str:
+        """Verdicts, checks and table as JSON; numbers that are not finite become null (infinities too).
+
+        Returns:
+            A JSON object with the keys ``title``, ``reference``, ``verdicts``, ``table``, ``modes``, ``notes`` and
+            ``seed``.
+        """
+        content = {
+            "title": self.title,
+            "reference": self.reference,
+            "verdicts": {
+                name: {
+                    "level": verdict.level,
+                    "sentence": verdict.sentence,
+                    "checks": [asdict(check) for check in verdict.checks],
+                }
+                for name, verdict in self.verdicts.items()
+            },
+            "table": {str(name): row.to_dict() for name, row in self.table.iterrows()},
+            "modes": {
+                name: {"fractions": run.modes.fractions, "standard_errors": run.modes.standard_errors}
+                for name, run in self.runs.items()
+                if run.modes is not None
+            },
+            "notes": self.notes,
+            "seed": self.seed,
+        }
+        return json.dumps(_plain(content), indent=2, ensure_ascii=False)
+
+    def to_html(self) -> str:
+        """The whole report as one HTML page that loads nothing from anywhere."""
+        from scoresample.report._html import render
+
+        return render(self)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report as one HTML file that loads nothing from anywhere.
+
+        Arguments:
+            path: where to write. Missing folders are made; an existing file is replaced.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: if the path is a folder.
+        """
+        target = Path(path)
+        if target.is_dir():
+            raise ValueError(f"`path` must be a file, but {str(target)!r} is a folder. Add a name: 'report.html'.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(self.to_html(), encoding="utf-8")
+        return target
+
+
+def _text_table(table: pd.DataFrame) -> str:
+    """The table with one column a run, so that it fits a terminal."""
+    columns = shown_columns(table)
+    names = [str(name) for name in table.index]
+    cells = [["", *names]] + [[column.heading, *(shown(table, name, column) for name in names)] for column in columns]
+    widths = [max(len(row[place]) for row in cells) for place in range(len(names) + 1)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _plain(value: Any) -> Any:
+    """The same content in JSON's own types."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

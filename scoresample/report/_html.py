@@ -1,0 +1,132 @@
+"""The report as one HTML page that loads nothing from anywhere."""
+
+import json
+import warnings
+from typing import Any
+
+import arviz as az
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from scoresample.report._comparison import Comparison
+from scoresample.report._format import human, listed
+from scoresample.report._plots import (
+    MAX_MARGINALS,
+    MAX_PAIRED,
+    marginals_figure,
+    modes_figure,
+    pairs_figure,
+    ranks_figure,
+)
+from scoresample.report._statistics import RunStatistics
+from scoresample.report._svg import inline_svg
+from scoresample.report._table import shown, shown_columns
+
+MAX_SUMMARY_ROWS = 200
+"""Rows of ArviZ's summary on the page: more are left to `az.summary(draws.to_arviz())`."""
+
+MAX_RANK_PLOTS = 8
+
+
+def render(comparison: Comparison) -> str:
+    """Write a comparison as HTML.
+
+    Arguments:
+        comparison: what `compare` found.
+
+    Returns:
+        A page in one piece: styles and figures are inside it.
+    """
+    environment = Environment(
+        loader=PackageLoader("scoresample.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["human"] = human
+    columns = shown_columns(comparison.table)
+    return environment.get_template("report.html").render(
+        comparison=comparison,
+        columns=columns,
+        cells={
+            name: [shown(comparison.table, name, column) for column in columns] for name in comparison.verdicts
+        },
+        figures=_figures(comparison),
+        summaries={name: _summary(run) for name, run in comparison.runs.items()},
+        settings={name: _settings(run) for name, run in comparison.runs.items()},
+    )
+
+
+def _figures(comparison: Comparison) -> list[dict[str, Any]]:
+    """Every figure that can be drawn, with its heading, caption and markup."""
+    reference, names = comparison.reference, listed(list(comparison.runs), 8)
+    shading = f" The reference, {reference}, is shaded." if reference else ""
+    figures = []
+
+    def add(name: str, heading: str, caption: str, figure: Any) -> None:
+        if figure is not None:
+            svg = inline_svg(figure, name=name, alt=f"{heading}: {names}. {caption}")
+            width = round(figure.get_figwidth() * 72)
+            figures.append({"heading": heading, "caption": caption, "svg": Markup(svg), "width": width})
+
+    add(
+        "modes",
+        "Mode weights",
+        "Share of draws nearest to each mode, with two standard errors."
+        + (" Lines mark the true weights." if isinstance(comparison.expected_modes, np.ndarray) else ""),
+        modes_figure(comparison),
+    )
+    add(
+        "marginals",
+        "Marginal densities",
+        f"Densities of the first quantities, at most {MAX_MARGINALS}.{shading}",
+        marginals_figure(comparison),
+    )
+    contours = f" Shaded regions hold 50%, 90% and 99% of the draws of {reference}." if reference else ""
+    add("pairs", "Pairs", f"Draws in pairs of the first {MAX_PAIRED} quantities.{contours}", pairs_figure(comparison))
+    for number, run in enumerate(list(comparison.runs.values())[:MAX_RANK_PLOTS]):
+        add(
+            f"ranks{number}",
+            f"Ranks of the chains of {run.name}",
+            "Ranks of each chain among all draws, for the quantities with the largest R-hat. Chains that agree have "
+            "level bars along the dashed line.",
+            ranks_figure(run),
+        )
+    return figures
+
+
+def _summary(run: RunStatistics) -> dict[str, Any] | None:
+    """ArviZ's summary: everything for chains, and for other draws only what does not assume chains."""
+    if run.non_finite:
+        return None
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        kind = "all" if run.draws.kind == "chains" else "stats"
+        table = az.summary(run.draws.to_arviz(), kind=kind, round_to="none")
+    shown_rows = table.iloc[:MAX_SUMMARY_ROWS]
+    return {
+        "columns": list(shown_rows.columns),
+        "rows": {str(name): [_cell(value) for value in row] for name, row in zip(shown_rows.index, shown_rows.to_numpy(), strict=True)},
+        "left_out": len(table) - len(shown_rows),
+    }
+
+
+def _cell(value: Any) -> str:
+    return human(float(value), 4) if pd.api.types.is_number(value) else str(value)
+
+
+def _settings(run: RunStatistics) -> dict[str, str]:
+    """Attributes of the run, its own settings spelled out."""
+    return {name: _readable(value) for name, value in run.draws.attributes.items()}
+
+
+def _readable(value: Any) -> str:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)

@@ -1,0 +1,270 @@
+"""The figures of the report: marginals, pairs, ranks of chains, mode weights."""
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from arviz_stats.base import array_stats
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from scoresample.diagnostics import ModeWeights, normalized_weights, systematic_resample
+from scoresample.report._comparison import Comparison
+from scoresample.report._statistics import RunStatistics
+from scoresample.report._svg import COLOURS, INK, LINE_STYLES, REFERENCE_COLOUR, new_figure, plain_text
+
+MAX_MARGINALS = 12
+MAX_PAIRED = 4
+MAX_RANKED = 4
+MAX_DRAWS = 4000
+"""Most draws behind a density."""
+
+MAX_POINTS = 400
+"""Most points of one run in a panel."""
+
+_RANK_BINS = 20
+
+
+def marginals_figure(comparison: Comparison) -> Figure | None:
+    """Densities of the first quantities, the reference shaded.
+
+    Arguments:
+        comparison: what `compare` found.
+
+    Returns:
+        The figure, or None if no run is finite.
+    """
+    runs = _finite_runs(comparison)
+    if not runs:
+        return None
+    names = _common_quantities(runs)[:MAX_MARGINALS]
+    columns = min(len(names), 3)
+    rows = math.ceil(len(names) / columns)
+    figure = new_figure(3.1 * columns, 2.1 * rows + 0.4)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, name in zip(panels, names, strict=False):
+        samples = [_resampled(run, run.values[name]) for run in runs]
+        low, high = _window(samples)
+        for run, sample in zip(runs, samples, strict=True):
+            _density(panel, sample, low, high, run.name == comparison.reference, _place(comparison, run.name))
+        panel.set_xlim(low, high)
+        panel.set_ylim(bottom=0.0)
+        panel.set_yticks([])
+        panel.spines["left"].set_visible(False)
+        panel.set_title(plain_text(name), fontsize=9)
+    for panel in panels[len(names) :]:
+        panel.set_axis_off()
+    _legend(figure, comparison, runs)
+    return figure
+
+
+def pairs_figure(comparison: Comparison) -> Figure | None:
+    """Points of every run for each pair of the first quantities, over contours of the reference.
+
+    Arguments:
+        comparison: what `compare` found.
+
+    Returns:
+        The figure, or None if there is only one quantity.
+    """
+    runs = _finite_runs(comparison)
+    names = _common_quantities(runs)[:MAX_PAIRED] if runs else []
+    if len(names) < 2:
+        return None
+    count = len(names) - 1
+    figure = new_figure(*((5.5, 4.4) if count == 1 else (2.5 * count + 0.5, 2.3 * count + 0.5)))
+    panels = figure.subplots(count, count, squeeze=False, sharex="col", sharey="row")
+    samples = {run.name: np.stack([_resampled(run, run.values[name]) for name in names]) for run in runs}
+    windows = [_window([sample[index] for sample in samples.values()]) for index in range(len(names))]
+    for row in range(count):
+        for column in range(count):
+            panel = panels[row, column]
+            if column > row:
+                panel.set_axis_off()
+                continue
+            for run in runs:
+                x, y = samples[run.name][column], samples[run.name][row + 1]
+                if run.name == comparison.reference:
+                    _contours(panel, x, y, windows[column], windows[row + 1])
+                else:
+                    _points(panel, x, y, len(runs), _place(comparison, run.name))
+            panel.set_xlim(*windows[column])
+            panel.set_ylim(*windows[row + 1])
+            if row == count - 1:
+                panel.set_xlabel(plain_text(names[column]), fontsize=9)
+            if column == 0:
+                panel.set_ylabel(plain_text(names[row + 1]), fontsize=9)
+    _legend(figure, comparison, runs)
+    return figure
+
+
+def ranks_figure(run: RunStatistics) -> Figure | None:
+    """Rank histograms of every chain, for the quantities with the largest R-hat.
+
+    The ranks of a chain among all draws are uniform if the chains agree. Bars stand on each chain's own line, and the
+    lines show what is expected.
+
+    Arguments:
+        run: statistics of the run.
+
+    Returns:
+        The figure, or None for draws without several chains.
+
+    Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021), *Rank-normalization, folding, and localization*,
+    section 4 (rank plots).
+    """
+    if run.draws.kind != "chains" or run.chains is None or run.shape[0] < 2:
+        return None
+    names = run.chains["r_hat"].sort_values(ascending=False, kind="stable").index[:MAX_RANKED]
+    chains, length = run.shape
+    figure = new_figure(2.4 * len(names) + 0.4, 0.32 * chains + 0.9)
+    for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        order = np.argsort(run.values[name], axis=None, kind="stable")
+        ranks = np.empty(order.size)
+        ranks[order] = np.arange(order.size)
+        edges = np.linspace(0, order.size, _RANK_BINS + 1)
+        expected = length / _RANK_BINS
+        for chain, own in enumerate(ranks.reshape(chains, length)):
+            counts = np.histogram(own, edges)[0] / expected
+            base = chain + 0.1
+            panel.bar(edges[:-1], np.minimum(counts, 2.2) * 0.4, np.diff(edges), base, align="edge", color=COLOURS[0])
+            panel.axhline(base + 0.4, color=INK, linewidth=0.7, linestyle="--", alpha=0.7)
+        panel.set_ylim(0, chains)
+        panel.set_yticks(np.arange(chains) + 0.5, [str(chain + 1) for chain in range(chains)])
+        panel.set_xticks([])
+        panel.set_xlabel("rank among all draws", fontsize=8)
+        panel.set_title(plain_text(f"{name}, R-hat {run.chains['r_hat'][name]:.3f}"), fontsize=9)
+    figure.axes[0].set_ylabel("chain", fontsize=8)
+    return figure
+
+
+def modes_figure(comparison: Comparison) -> Figure | None:
+    """Mode weights of every run with two standard errors, and what they should be.
+
+    Arguments:
+        comparison: what `compare` found.
+
+    Returns:
+        The figure, or None if no modes were named.
+    """
+    runs = [(run, run.modes) for run in comparison.runs.values() if run.modes is not None]
+    if not runs:
+        return None
+    count = len(runs[0][1].fractions)
+    figure = new_figure(min(10.0, max(4.0, 0.35 * count * (len(runs) + 1))), 2.9)
+    panel = figure.subplots()
+    width = 0.8 / len(runs)
+    for place, (run, weights) in enumerate(runs):
+        panel.bar(
+            np.arange(count) - 0.4 + width * (place + 0.5),
+            weights.fractions,
+            0.9 * width,
+            yerr=2 * weights.standard_errors,
+            color=_colour(comparison, run.name),
+            error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
+        )
+    expected = comparison.expected_modes
+    if expected is not None and not isinstance(expected, ModeWeights):
+        panel.hlines(expected, np.arange(count) - 0.45, np.arange(count) + 0.45, color=INK, linewidth=1.2)
+    panel.set_xticks(np.arange(count), [str(index + 1) for index in range(count)])
+    panel.set_xlabel("mode", fontsize=9)
+    panel.set_ylabel("weight", fontsize=9)
+    panel.set_ylim(bottom=0.0)
+    _legend(figure, comparison, [run for run, _ in runs], filled=True)
+    return figure
+
+
+def _finite_runs(comparison: Comparison) -> list[RunStatistics]:
+    """The reference first, so that it lies behind the others."""
+    runs = [run for run in comparison.runs.values() if run.non_finite == 0]
+    return sorted(runs, key=lambda run: run.name != comparison.reference)
+
+
+def _common_quantities(runs: Sequence[RunStatistics]) -> list[str]:
+    return [name for name in runs[0].values if all(name in run.values for run in runs)]
+
+
+def _resampled(run: RunStatistics, value: np.ndarray) -> np.ndarray:
+    number = min(MAX_DRAWS, value.size)
+    return value.ravel()[systematic_resample(normalized_weights(run.draws), number)]
+
+
+def _window(samples: Sequence[np.ndarray]) -> tuple[float, float]:
+    """An interval that shows the bulk of every sample."""
+    bounds = np.array([np.quantile(sample, (0.005, 0.995)) for sample in samples])
+    low, high = float(bounds[:, 0].min()), float(bounds[:, 1].max())
+    margin = 0.08 * (high - low) or 0.5 * abs(low) or 0.5
+    return low - margin, high + margin
+
+
+def _density(panel: Axes, sample: np.ndarray, low: float, high: float, shaded: bool, place: int) -> None:
+    colour, style = COLOURS[place % len(COLOURS)], LINE_STYLES[place % len(LINE_STYLES)]
+    inside = sample[(sample >= low) & (sample <= high)]
+    if len(np.unique(inside)) < 10:
+        panel.axvline(float(np.median(sample)), color=REFERENCE_COLOUR if shaded else colour, linestyle=style)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        grid, density, _ = array_stats.kde(inside, grid_len=200)
+    if shaded:
+        panel.fill_between(grid, density, color=REFERENCE_COLOUR, alpha=0.45, linewidth=0)
+    else:
+        panel.plot(grid, density, color=colour, linestyle=style, linewidth=1.5)
+
+
+def _points(panel: Axes, x: np.ndarray, y: np.ndarray, runs: int, place: int) -> None:
+    chosen = np.linspace(0, len(x) - 1, min(len(x), MAX_POINTS if runs > 1 else 4 * MAX_POINTS)).astype(int)
+    panel.scatter(
+        x[chosen], y[chosen], s=4, color=COLOURS[place % len(COLOURS)], alpha=0.6, linewidths=0, rasterized=True
+    )
+
+
+def _contours(
+    panel: Axes, x: np.ndarray, y: np.ndarray, x_window: tuple[float, float], y_window: tuple[float, float]
+) -> None:
+    """Regions that hold 50%, 90% and 99% of the draws, from a smoothed histogram."""
+    bins = 36
+    counts, x_edges, y_edges = np.histogram2d(x, y, bins=bins, range=(x_window, y_window))
+    kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.3) ** 2)
+    kernel /= kernel.sum()
+    for axis in (0, 1):
+        counts = np.apply_along_axis(np.convolve, axis, counts, kernel, mode="same")
+    ordered = np.sort(counts, axis=None)[::-1]
+    held = np.cumsum(ordered) / max(np.sum(ordered), 1e-300)
+    levels = [float(ordered[min(np.searchsorted(held, share), len(held) - 1)]) for share in (0.99, 0.9, 0.5)]
+    levels = sorted({*levels, float(ordered[0])})
+    if len(levels) < 3 or levels[0] <= 0:
+        panel.scatter(x[::10], y[::10], s=4, color=REFERENCE_COLOUR, alpha=0.4, linewidths=0, rasterized=True)
+        return
+    middles = [(edges[1:] + edges[:-1]) / 2 for edges in (x_edges, y_edges)]
+    for level in levels[:-1]:
+        panel.contourf(*middles, counts.T, levels=[level, levels[-1]], colors=[REFERENCE_COLOUR], alpha=0.3)
+
+
+def _legend(figure: Figure, comparison: Comparison, runs: Sequence[RunStatistics], filled: bool = False) -> None:
+    handles: list[Line2D | Patch] = []
+    for run in runs:
+        colour, place = _colour(comparison, run.name), _place(comparison, run.name)
+        if run.name == comparison.reference:
+            handles.append(Patch(color=colour, alpha=0.6, label=plain_text(f"{run.name} (reference)")))
+        elif filled:
+            handles.append(Patch(color=colour, label=plain_text(run.name)))
+        else:
+            style = LINE_STYLES[place % len(LINE_STYLES)]
+            handles.append(Line2D([], [], color=colour, linestyle=style, label=plain_text(run.name)))
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=min(len(handles), 4), frameon=False, fontsize=9, labelcolor=INK
+    )
+
+
+def _place(comparison: Comparison, name: str) -> int:
+    """The place of a run among those that are not the reference: it decides colour and line."""
+    others = [other for other in comparison.runs if other != comparison.reference]
+    return others.index(name) if name in others else 0
+
+
+def _colour(comparison: Comparison, name: str) -> str:
+    return REFERENCE_COLOUR if name == comparison.reference else COLOURS[_place(comparison, name) % len(COLOURS)]

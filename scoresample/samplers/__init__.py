@@ -1,0 +1,16 @@
+"""Samplers: chains on a score, and particles along a path; one sampler, one file."""
+
+from scoresample.samplers._annealed_langevin import AnnealedLangevin as AnnealedLangevin
+from scoresample.samplers._base import AbstractParticleSampler as AbstractParticleSampler
+from scoresample.samplers._base import AbstractPathSampler as AbstractPathSampler
+from scoresample.samplers._base import AbstractSampler as AbstractSampler
+from scoresample.samplers._base import ParticleInfo as ParticleInfo
+from scoresample.samplers._base import Plan as Plan
+from scoresample.samplers._blackjax import HMC as HMC
+from scoresample.samplers._blackjax import NUTS as NUTS
+from scoresample.samplers._blackjax import AbstractHamiltonian as AbstractHamiltonian
+from scoresample.samplers._blackjax import require_density as require_density
+from scoresample.samplers._langevin import ULA as ULA
+from scoresample.samplers._predictor_corrector import PredictorCorrector as PredictorCorrector
+from scoresample.samplers._probability_flow import ProbabilityFlowODE as ProbabilityFlowODE
+from scoresample.samplers._reverse_sde import ReverseSDE as ReverseSDE

@@ -1,0 +1,174 @@
+"""The sampler contracts: chains on a score, and particles along a path."""
+
+import abc
+from typing import Any, ClassVar, NamedTuple, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from scoresample.paths import AbstractScorePath
+from scoresample.scores import AbstractScore, Position
+
+
+class AbstractSampler(eqx.Module):
+    """A Markov chain on a score: an initial state, one step, and a warm-up that tunes the sampler.
+
+    The score is an argument, never part of the sampler: retrained networks share one compilation. States and infos are
+    named tuples; every state has a `position`.
+
+    Attributes:
+        name: the sampler's name on the command line and in tables.
+        reference: the paper behind it.
+        asymptotically_exact: whether its invariant law is the target itself.
+        needs_density: whether it accepts or rejects, and so needs `AbstractDensityScore`.
+    """
+
+    name: ClassVar[str]
+    reference: ClassVar[str]
+    asymptotically_exact: ClassVar[bool]
+    needs_density: ClassVar[bool]
+
+    @abc.abstractmethod
+    def warmup(
+        self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
+    ) -> tuple[Any, Self, dict[str, Array]]:
+        """Bring all chains to the bulk of the density and tune the sampler.
+
+        Arguments:
+            score: the score to sample.
+            positions: starts, with a leading chain axis.
+            num_warmup: number of steps; 0 only initialises.
+            key: random key.
+
+        Returns:
+            The chains' states, a sampler whose array leaves have a leading chain axis, and facts by name, among them
+            ``"num_evaluations"``, the score evaluations spent by each chain.
+        """
+
+    @abc.abstractmethod
+    def init(self, score: AbstractScore, position: Position, *, key: Array) -> Any:
+        """The state of one chain at a position."""
+
+    @abc.abstractmethod
+    def step(self, score: AbstractScore, state: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
+        """One step of one chain: the new state, and statistics by ArviZ's names.
+
+        Among them is ``"n_steps"``, the score evaluations of this step.
+        """
+
+
+class ParticleInfo(NamedTuple):
+    """What a particle sampler reports.
+
+    Attributes:
+        nfe: score evaluations for each particle, an integer.
+        stats: further arrays by name: one entry a particle, or one for the whole run.
+    """
+
+    nfe: Array
+    stats: dict[str, Array]
+
+
+class AbstractParticleSampler(eqx.Module):
+    """A sampler that moves particles along a path, all together, from its reference to its target.
+
+    Particles live in the path's standard coordinates and have one leading axis.
+
+    Attributes:
+        name: the sampler's name on the command line and in tables.
+        reference: the paper behind it.
+        asymptotically_exact: whether the law of the draws tends to the target as steps are added, for an exact path.
+        interacting: whether particles see each other; a batch of them is then never split.
+    """
+
+    name: ClassVar[str]
+    reference: ClassVar[str]
+    asymptotically_exact: ClassVar[bool]
+    interacting: ClassVar[bool]
+
+    @abc.abstractmethod
+    def plan(self, path: AbstractScorePath, *, key: Array) -> Any:
+        """The levels and step sizes of a run, made on the host from concrete values.
+
+        Returns:
+            A named tuple with at least `t_start`, where the reference is drawn.
+        """
+
+    @abc.abstractmethod
+    def run(
+        self, path: AbstractScorePath, particles: Position, plan: Any, *, key: Array
+    ) -> tuple[Position, Array | None, ParticleInfo]:
+        """Move particles from the reference to the target.
+
+        Returns:
+            The particles, their log weights (None when equal), and the run's info.
+        """
+
+
+class Plan(NamedTuple):
+    """A fixed sequence of steps.
+
+    Attributes:
+        t_start: the level at which the reference is drawn, a scalar.
+        t_final: the level at which the last step ends, a scalar.
+        steps: a named tuple of arrays with a leading step axis: what each step needs to know.
+        nfe: score evaluations of the whole run for each particle.
+    """
+
+    t_start: Array
+    t_final: Array
+    steps: Any
+    nfe: int
+
+
+class AbstractPathSampler(AbstractParticleSampler):
+    """A particle sampler on a fixed grid: `run` scans `step` over the plan."""
+
+    @abc.abstractmethod
+    def init(self, path: AbstractScorePath, particles: Position, plan: Plan, *, key: Array) -> Any:
+        """The state at the start: a named tuple with `position`, the particles."""
+
+    @abc.abstractmethod
+    def step(self, path: AbstractScorePath, state: Any, plan_step: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
+        """One step of all particles, and statistics of it by name (scalars)."""
+
+    @abc.abstractmethod
+    def final(self, path: AbstractScorePath, state: Any, plan: Plan) -> Position:
+        """The particles to return, from the last state."""
+
+    def run(
+        self, path: AbstractScorePath, particles: Position, plan: Plan, *, key: Array
+    ) -> tuple[Position, Array | None, ParticleInfo]:
+        """Scan `step` over the plan's steps."""
+        key_init, key_steps = jax.random.split(key)
+        state = self.init(path, particles, plan, key=key_init)
+        num_steps = jax.tree.leaves(plan.steps)[0].shape[0]
+
+        def body(state: Any, inputs: tuple) -> tuple[Any, dict[str, Array]]:
+            index, plan_step = inputs
+            return self.step(path, state, plan_step, key=jax.random.fold_in(key_steps, index))
+
+        state, stats = jax.lax.scan(body, state, (jnp.arange(num_steps), plan.steps))
+        return self.final(path, state, plan), None, ParticleInfo(jnp.asarray(plan.nfe), stats)
+
+
+def random_like(key: Array, tree: Position) -> Position:
+    """Independent standard normal numbers shaped like a tree."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves)) if len(leaves) > 1 else [key]
+    noise = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, noise)
+
+
+def add_scaled(x: Position, *terms: tuple[Array | float, Position]) -> Position:
+    """``x + sum_i c_i y_i`` leaf by leaf, in the dtype of x."""
+    for scale, y in terms:
+        x = jax.tree.map(lambda a, b, c=scale: a + jnp.asarray(c).astype(a.dtype) * b, x, y)
+    return x
+
+
+def scaled(scale: Array | float, x: Position) -> Position:
+    """``c x`` leaf by leaf, in the dtype of x."""
+    return jax.tree.map(lambda a: jnp.asarray(scale).astype(a.dtype) * a, x)

@@ -1,0 +1,237 @@
+"""BlackJAX's Hamiltonian samplers with BlackJAX's own window adaptation."""
+
+import abc
+from typing import Any, ClassVar, Self
+
+import blackjax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from equinox import AbstractVar
+from jaxtyping import Array
+
+from scoresample.samplers._base import AbstractSampler
+from scoresample.scores import AbstractDensityScore, AbstractScore, Position, logdensity_fn
+
+
+def require_density(sampler: AbstractSampler, score: AbstractScore) -> AbstractDensityScore:
+    """The score, if it has the density that a sampler's accept-reject step needs.
+
+    Raises:
+        TypeError: if the score is bare; the message names the ways out.
+    """
+    if not isinstance(score, AbstractDensityScore):
+        raise TypeError(
+            f"`target`: {type(sampler).__name__} accepts or rejects its moves, so it needs a log density, but "
+            f"{type(score).__name__} is a bare score. If the score is a gradient, wrap it: "
+            "LineIntegralDensity(score, origin=a position in the bulk). Otherwise use a sampler that needs the score "
+            "only: ULA, or a path sampler."
+        )
+    return score
+
+
+class AbstractHamiltonian(AbstractSampler):
+    """What BlackJAX's Hamiltonian samplers share: the state, the window adaptation and the statistics.
+
+    Attributes:
+        target_acceptance_rate: what the step size is tuned to.
+        dense_mass_matrix: adapt a full mass matrix instead of a diagonal.
+        step_size: the leapfrog step; None until it is tuned.
+        inverse_mass_matrix: estimated covariance, diagonal or dense; None until it is tuned.
+    """
+
+    target_acceptance_rate: AbstractVar[float]
+    dense_mass_matrix: AbstractVar[bool]
+    step_size: AbstractVar[Array | float | None]
+    inverse_mass_matrix: AbstractVar[Array | None]
+
+    @abc.abstractmethod
+    def algorithm(self) -> Any:
+        """The BlackJAX algorithm."""
+
+    @abc.abstractmethod
+    def parameters(self) -> dict[str, Any]:
+        """The algorithm's parameters that are not adapted."""
+
+    @abc.abstractmethod
+    def extra_stats(self, info: Any) -> dict[str, Array]:
+        """Statistics of a step beyond those that all Hamiltonian samplers have."""
+
+    def init(self, score: AbstractScore, position: Position, *, key: Array) -> Any:
+        """BlackJAX's HMC state at a position."""
+        del key
+        return self.algorithm().init(position, logdensity_fn(require_density(self, score)))
+
+    def step(self, score: AbstractScore, state: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
+        """One transition of BlackJAX's kernel."""
+        kernel = self.algorithm().build_kernel()
+        state, info = kernel(
+            key,
+            state,
+            logdensity_fn(require_density(self, score)),
+            step_size=self.step_size,
+            inverse_mass_matrix=self.inverse_mass_matrix,
+            **self.parameters(),
+        )
+        return state, {
+            "lp": state.logdensity,
+            "acceptance_rate": info.acceptance_rate,
+            "diverging": info.is_divergent,
+            "energy": info.energy,
+            "n_steps": jnp.asarray(info.num_integration_steps),
+            **self.extra_stats(info),
+        }
+
+    def warmup(
+        self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
+    ) -> tuple[Any, Self, dict[str, Array]]:
+        """Stan's window adaptation of every chain, by BlackJAX."""
+        logdensity = logdensity_fn(require_density(self, score))
+        num_chains = jax.tree.leaves(positions)[0].shape[0]
+        if num_warmup == 0:
+            step_size, mass = self._untuned(positions)
+            states = jax.vmap(lambda position: self.init(score, position, key=key))(positions)
+            facts = {"num_evaluations": jnp.ones((num_chains,), int)}
+        else:
+            adaptation = blackjax.window_adaptation(
+                self.algorithm(),
+                logdensity,
+                is_mass_matrix_diagonal=not self.dense_mass_matrix,
+                target_acceptance_rate=self.target_acceptance_rate,
+                adaptation_info_fn=lambda _state, info, _adaptation: jnp.asarray(info.num_integration_steps),
+                **self.parameters(),
+            )
+
+            def one_chain(position: Position, key: Array) -> tuple[Any, dict[str, Array], Array]:
+                result, num_steps = adaptation.run(key, position, num_warmup)
+                return result.state, result.parameters, jnp.sum(num_steps) + 1
+
+            states, tuned, evaluations = jax.vmap(one_chain)(positions, jax.random.split(key, num_chains))
+            step_size, mass = tuned["step_size"], tuned["inverse_mass_matrix"]
+            facts = {"num_evaluations": evaluations}
+        sampler = eqx.tree_at(
+            lambda s: (s.step_size, s.inverse_mass_matrix), self, (step_size, mass), is_leaf=lambda leaf: leaf is None
+        )
+        return states, sampler, {**facts, "step_size": step_size}
+
+    def _untuned(self, positions: Position) -> tuple[Array, Array]:
+        """The step size and the mass matrix that the user gave, one for each chain."""
+        if self.step_size is None:
+            raise ValueError(
+                f"`num_warmup` is 0, but {type(self).__name__} has no `step_size`. Give one, or let the warm-up tune "
+                "it: num_warmup=1000."
+            )
+        first = jax.tree.leaves(positions)[0]
+        dimension = sum(leaf[0].size for leaf in jax.tree.leaves(positions))
+        mass = jnp.ones(dimension, first.dtype) if self.inverse_mass_matrix is None else self.inverse_mass_matrix
+        step_size = jnp.asarray(self.step_size, first.dtype)
+        return jnp.broadcast_to(step_size, first.shape[:1]), jnp.broadcast_to(mass, (first.shape[0], *mass.shape))
+
+
+class NUTS(AbstractHamiltonian):
+    """The no-U-turn sampler: BlackJAX's kernel and BlackJAX's window adaptation of step size and mass matrix.
+
+    It leaves the target invariant. Chains that start in different modes may never meet: watch R-hat.
+
+    Source: Hoffman and Gelman 2014, arXiv 1111.4246, with multinomial sampling (Betancourt 2017, arXiv 1701.02434).
+
+    Attributes:
+        target_acceptance_rate: what the step size is tuned to; raise it when transitions diverge.
+        dense_mass_matrix: adapt a full mass matrix instead of a diagonal.
+        max_num_doublings: trajectories have at most ``2**max_num_doublings`` leapfrog steps.
+        step_size: the leapfrog step; tuned in the warm-up.
+        inverse_mass_matrix: estimated covariance, diagonal or dense; tuned in the warm-up.
+
+    Examples:
+        >>> NUTS(target_acceptance_rate=0.95).needs_density
+        True
+    """
+
+    name: ClassVar[str] = "nuts"
+    reference: ClassVar[str] = "Hoffman and Gelman 2014"
+    asymptotically_exact: ClassVar[bool] = True
+    needs_density: ClassVar[bool] = True
+
+    target_acceptance_rate: float = eqx.field(static=True, default=0.8)
+    dense_mass_matrix: bool = eqx.field(static=True, default=False)
+    max_num_doublings: int = eqx.field(static=True, default=10)
+    step_size: Array | float | None = None
+    inverse_mass_matrix: Array | None = None
+
+    def __check_init__(self) -> None:
+        """Check the settings."""
+        _check_settings(self)
+        if self.max_num_doublings < 1:
+            raise ValueError(f"`max_num_doublings` must be at least 1, got {self.max_num_doublings}.")
+
+    def algorithm(self) -> Any:
+        """`blackjax.nuts`."""
+        return blackjax.nuts
+
+    def parameters(self) -> dict[str, Any]:
+        """The largest number of doublings."""
+        return {"max_num_doublings": self.max_num_doublings}
+
+    def extra_stats(self, info: Any) -> dict[str, Array]:
+        """The depth of the tree, and whether it hit the limit."""
+        depth = jnp.asarray(info.num_trajectory_expansions)
+        return {"tree_depth": depth, "reached_max_treedepth": depth >= self.max_num_doublings}
+
+
+class HMC(AbstractHamiltonian):
+    """Hamiltonian Monte Carlo with a fixed number of leapfrog steps: BlackJAX's kernel and window adaptation.
+
+    It leaves the target invariant.
+
+    Source: Duane et al. 1987, Physics Letters B 195(2); Neal 2011, arXiv 1206.1901.
+
+    Attributes:
+        num_integration_steps: leapfrog steps in a trajectory.
+        target_acceptance_rate: what the step size is tuned to.
+        dense_mass_matrix: adapt a full mass matrix instead of a diagonal.
+        step_size: the leapfrog step; tuned in the warm-up.
+        inverse_mass_matrix: estimated covariance, diagonal or dense; tuned in the warm-up.
+
+    Examples:
+        >>> HMC(num_integration_steps=16).needs_density
+        True
+    """
+
+    name: ClassVar[str] = "hmc"
+    reference: ClassVar[str] = "Duane et al. 1987"
+    asymptotically_exact: ClassVar[bool] = True
+    needs_density: ClassVar[bool] = True
+
+    num_integration_steps: int = eqx.field(static=True, default=10)
+    target_acceptance_rate: float = eqx.field(static=True, default=0.8)
+    dense_mass_matrix: bool = eqx.field(static=True, default=False)
+    step_size: Array | float | None = None
+    inverse_mass_matrix: Array | None = None
+
+    def __check_init__(self) -> None:
+        """Check the settings."""
+        _check_settings(self)
+        if self.num_integration_steps < 1:
+            raise ValueError(f"`num_integration_steps` must be at least 1, got {self.num_integration_steps}.")
+
+    def algorithm(self) -> Any:
+        """`blackjax.hmc`."""
+        return blackjax.hmc
+
+    def parameters(self) -> dict[str, Any]:
+        """The number of leapfrog steps."""
+        return {"num_integration_steps": self.num_integration_steps}
+
+    def extra_stats(self, info: Any) -> dict[str, Array]:
+        """Nothing more."""
+        return {}
+
+
+def _check_settings(sampler: AbstractHamiltonian) -> None:
+    if not 0 < sampler.target_acceptance_rate < 1:
+        raise ValueError(
+            f"`target_acceptance_rate` must lie between 0 and 1, got {sampler.target_acceptance_rate}."
+        )
+    step_size = sampler.step_size
+    if isinstance(step_size, float | int) and not step_size > 0:
+        raise ValueError(f"`step_size` must be positive, got {step_size}.")

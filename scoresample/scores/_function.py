@@ -1,0 +1,197 @@
+"""Scores from a user's own functions: a log density, or a score alone."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array
+
+from scoresample.scores._base import (
+    AbstractDensityScore,
+    AbstractScore,
+    Constrain,
+    Position,
+    Structure,
+    named_sites,
+    structure_of,
+)
+
+
+def _check_function(fn: Callable, argument: str) -> None:
+    if not callable(fn):
+        raise TypeError(f"`{argument}` must be a function of a position, got {type(fn).__name__}.")
+
+
+class DensityScore(AbstractDensityScore):
+    """The score of a log density that you wrote: ``s(x) = d/dx fn(x, *args)`` by automatic differentiation.
+
+    Arrays in `args` are data of the score, not constants of the compiled program: a new data set of the same shape
+    never compiles again. Arrays that `fn` closes over are baked in, and a new `lambda` compiles again.
+
+    Attributes:
+        fn: ``fn(position, *args) -> scalar``, the log density up to a constant, of one unconstrained position.
+        args: what is passed to `fn` after the position.
+        structure: see [`AbstractScore`][scoresample.AbstractScore].
+        constrain: position -> named sites; the identity by default.
+        init_position: key -> start of a chain, or None.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> def logdensity(x, scale):
+        ...     return -0.5 * jnp.sum((x / scale) ** 2)
+        >>> score = DensityScore(logdensity, 2.0, structure=jnp.zeros(2))
+        >>> score(jnp.array([1.0, -2.0])).tolist()
+        [-0.25, 0.5]
+    """
+
+    fn: Callable[..., Array]
+    args: tuple
+    structure: Structure
+    constrain: Constrain
+    init_position: Callable[[Array], Position] | None
+
+    def __init__(
+        self,
+        fn: Callable[..., Array],
+        *args: object,
+        structure: Position | None = None,
+        constrain: Constrain = named_sites,
+        init_position: Callable[[Array], Position] | None = None,
+    ) -> None:
+        """Make the score of a log density.
+
+        Arguments:
+            fn: ``fn(position, *args) -> scalar``.
+            *args: passed to `fn` after the position.
+            structure: one position, or its tree of `jax.ShapeDtypeStruct`. Without it every run needs an
+                `initial_position`.
+            constrain: position -> named sites.
+            init_position: key -> start of a chain.
+
+        Raises:
+            TypeError: if `fn` is not a function.
+        """
+        _check_function(fn, "fn")
+        self.fn = fn
+        self.args = args
+        self.structure = None if structure is None else structure_of(structure)
+        self.constrain = constrain
+        self.init_position = init_position
+
+    def logdensity(self, position: Position) -> Array:
+        """``fn(position, *args)``, a scalar."""
+        return self.fn(position, *self.args)
+
+    def value_and_score(self, position: Position) -> tuple[Array, Position]:
+        """The log density and its gradient by reverse-mode differentiation."""
+        return jax.value_and_grad(self.logdensity)(position)
+
+
+class Score(AbstractScore):
+    """A score that you wrote and whose log density is not known: ``s(x) = fn(x, *args)``.
+
+    Samplers that never accept or reject take it as it is. Metropolised samplers need a log density: wrap it in
+    [`LineIntegralDensity`][scoresample.LineIntegralDensity], and read there when that is right.
+
+    Attributes:
+        fn: ``fn(position, *args) -> tree like the position``, the gradient of the log density (positive sign).
+        args: what is passed to `fn` after the position.
+        structure: see [`AbstractScore`][scoresample.AbstractScore].
+        constrain: position -> named sites; the identity by default.
+        init_position: key -> start of a chain, or None.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> Score(lambda x: -x, structure=jnp.zeros(2))(jnp.array([1.0, -2.0])).tolist()
+        [-1.0, 2.0]
+    """
+
+    fn: Callable[..., Position]
+    args: tuple
+    structure: Structure
+    constrain: Constrain
+    init_position: Callable[[Array], Position] | None
+
+    def __init__(
+        self,
+        fn: Callable[..., Position],
+        *args: object,
+        structure: Position | None = None,
+        constrain: Constrain = named_sites,
+        init_position: Callable[[Array], Position] | None = None,
+    ) -> None:
+        """Make a score from a function.
+
+        Arguments:
+            fn: ``fn(position, *args) -> tree like the position``.
+            *args: passed to `fn` after the position.
+            structure: one position, or its tree of `jax.ShapeDtypeStruct`. Without it every run needs an
+                `initial_position`.
+            constrain: position -> named sites.
+            init_position: key -> start of a chain.
+
+        Raises:
+            TypeError: if `fn` is not a function.
+        """
+        _check_function(fn, "fn")
+        self.fn = fn
+        self.args = args
+        self.structure = None if structure is None else structure_of(structure)
+        self.constrain = constrain
+        self.init_position = init_position
+
+    def __call__(self, position: Position) -> Position:
+        """``fn(position, *args)``."""
+        return self.fn(position, *self.args)
+
+
+def _densify(primal: Array, tangent: Array | SymbolicZero) -> Array:
+    return jnp.zeros_like(primal) if isinstance(tangent, SymbolicZero) else tangent
+
+
+def logdensity_fn(score: AbstractDensityScore) -> Callable[[Position], Array]:
+    """A score as a log-density function whose gradient is the score.
+
+    This is what BlackJAX's and NumPyro's kernels differentiate. The derivative is taken from `value_and_score`, so
+    one gradient costs one score evaluation, also where differentiating `logdensity` itself would cost more
+    (a line integral) or would not give the score.
+
+    Arguments:
+        score: a score with a density.
+
+    Returns:
+        A function position -> scalar with a forward-mode rule, ``tangent = <score, dx>``: `jax.grad`, `jax.jvp`,
+        `jax.hessian` and `jax.vmap` work on it.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> score = DensityScore(lambda x: -0.5 * x @ x, structure=jnp.zeros(2))
+        >>> jax.grad(logdensity_fn(score))(jnp.array([1.0, 3.0])).tolist()
+        [-1.0, -3.0]
+    """
+    if not isinstance(score, AbstractDensityScore):
+        raise TypeError(f"`score` must have a log density (AbstractDensityScore), got {type(score).__name__}.")
+    parameters, static = eqx.partition(score, eqx.is_inexact_array)
+
+    @jax.custom_jvp
+    def value(parameters: AbstractDensityScore, position: Position) -> Array:
+        return eqx.combine(parameters, static).logdensity(position)
+
+    def rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+        parameters, position = primals
+        parameter_tangents, position_tangent = tangents
+        log_p, score_at = eqx.combine(parameters, static).value_and_score(position)
+        tangent = jnp.zeros_like(log_p)
+        for s, dx in zip(jax.tree.leaves(score_at), jax.tree.leaves(position_tangent), strict=True):
+            if not isinstance(dx, SymbolicZero):
+                tangent = tangent + jnp.vdot(s, dx).astype(tangent.dtype)
+        if not all(isinstance(leaf, SymbolicZero) for leaf in jax.tree.leaves(parameter_tangents)):
+            dense = jax.tree.map(_densify, parameters, parameter_tangents)
+            _, more = jax.jvp(lambda p: eqx.combine(p, static).logdensity(position), (parameters,), (dense,))
+            tangent = tangent + more
+        return log_p, tangent
+
+    value.defjvp(rule, symbolic_zeros=True)
+    return lambda position: value(parameters, position)
