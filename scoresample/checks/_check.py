@@ -71,7 +71,7 @@ def graded_check(
     Examples:
         >>> graded_check("R-hat", 1.02, warn=1.01, fail=1.05, cause="", remedy="").severity
         'warn'
-        >>> graded_check("ESS", 900.0, warn=400, fail=100, cause="", remedy="", smaller_is_better=False).passed
+        >>> graded_check("ESS", 900.0, warn=400.0, fail=100.0, cause="", remedy="", smaller_is_better=False).passed
         True
     """
     sign = 1.0 if smaller_is_better else -1.0

@@ -1,5 +1,6 @@
 """How good the draws are: chains on their own, and any draws against a reference."""
 
+from scoresample.diagnostics._chains import ChainStatistics as ChainStatistics
 from scoresample.diagnostics._chains import chain_statistics as chain_statistics
 from scoresample.diagnostics._chains import effective_sizes as effective_sizes
 from scoresample.diagnostics._chains import rank_r_hat as rank_r_hat
@@ -10,6 +11,8 @@ from scoresample.diagnostics._modes import ModeWeights as ModeWeights
 from scoresample.diagnostics._modes import draws_mode_weights as draws_mode_weights
 from scoresample.diagnostics._modes import mode_weights as mode_weights
 from scoresample.diagnostics._modes import total_variation as total_variation
+from scoresample.diagnostics._moments import MomentErrors as MomentErrors
+from scoresample.diagnostics._moments import MomentEstimates as MomentEstimates
 from scoresample.diagnostics._moments import compare_moments as compare_moments
 from scoresample.diagnostics._moments import moment_estimates as moment_estimates
 from scoresample.diagnostics._null import Distance as Distance

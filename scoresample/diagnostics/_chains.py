@@ -2,10 +2,10 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 
 from scoresample.diagnostics._quantities import Values, coordinates, quantities
 from scoresample.diagnostics._weights import kish_ess, normalized_weights, sample_shape
@@ -15,7 +15,28 @@ TAIL_PROBABILITY = 0.05
 """Tail ESS looks at the 5% and 95% quantiles: Vehtari et al. (2021), section 4.3."""
 
 
-def chain_statistics(draws: Draws, *, values: Values | None = None) -> pd.DataFrame:
+_FROZEN = 1e6
+"""An R-hat beyond this is the round-off of chains without any variance of their own."""
+
+
+@dataclass(frozen=True)
+class ChainStatistics:
+    """How well every quantity of a run is known.
+
+    Attributes:
+        names: the quantities.
+        r_hat: rank-normalised split R-hat of each, shape (quantities,).
+        ess_bulk: bulk ESS of each, shape (quantities,).
+        ess_tail: tail ESS of each, shape (quantities,).
+    """
+
+    names: tuple[str, ...]
+    r_hat: np.ndarray
+    ess_bulk: np.ndarray
+    ess_tail: np.ndarray
+
+
+def chain_statistics(draws: Draws, *, values: Values | None = None) -> ChainStatistics:
     """R-hat, bulk ESS and tail ESS of every quantity.
 
     Chains get ArviZ's rank-normalised split R-hat and its ESS. Independent draws have no chains that could
@@ -28,19 +49,30 @@ def chain_statistics(draws: Draws, *, values: Values | None = None) -> pd.DataFr
         values: what `quantities(draws)` gave, if it is at hand.
 
     Returns:
-        A table with one row a quantity and the columns ``r_hat``, ``ess_bulk``, ``ess_tail``. Whatever cannot be
-        computed (non-finite draws, fewer than four draws, R-hat of a single chain) is nan.
+        The `ChainStatistics`. Whatever cannot be computed (non-finite draws, fewer than four draws, R-hat of a single
+        chain) is nan.
 
     Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021), *Rank-normalization, folding, and localization:
     an improved R-hat for assessing convergence of MCMC*, sections 3 and 4, as implemented by ArviZ.
+
+    Examples:
+        >>> import jax
+        >>> import scoresample as ss
+        >>> target = ss.Gaussian(jax.numpy.zeros(2), jax.numpy.eye(2))
+        >>> start = jax.numpy.zeros(2)
+        >>> draws = ss.sample(target, ss.NUTS(), key=jax.random.key(0), num_samples=200, initial_position=start)
+        >>> found = chain_statistics(draws)
+        >>> found.names, bool(found.r_hat.max() < 1.05)
+        (('x[0]', 'x[1]'), True)
     """
     values = quantities(draws) if values is None else values
-    table = {
-        "r_hat": {name: rank_r_hat(value) if draws.kind == "chains" else np.nan for name, value in values.items()},
-        "ess_bulk": effective_sizes(draws, values, method="bulk"),
-        "ess_tail": effective_sizes(draws, values, method="tail"),
-    }
-    return pd.DataFrame(table, index=pd.Index(list(values), name="quantity"), dtype=np.float64)
+    r_hat = [rank_r_hat(value) if draws.kind == "chains" else np.nan for value in values.values()]
+    return ChainStatistics(
+        names=tuple(values),
+        r_hat=np.array(r_hat),
+        ess_bulk=np.array(list(effective_sizes(draws, values, method="bulk").values())),
+        ess_tail=np.array(list(effective_sizes(draws, values, method="tail").values())),
+    )
 
 
 def effective_sizes(draws: Draws, values: Values, *, method: str = "bulk") -> dict[str, float]:
@@ -56,7 +88,7 @@ def effective_sizes(draws: Draws, values: Values, *, method: str = "bulk") -> di
         only in the estimate of a mean); nan where a quantity is not finite or too short.
     """
     weights = normalized_weights(draws)
-    efficiency = kish_ess(weights) / len(weights)
+    efficiency = 1.0 if draws.log_weights is None else kish_ess(weights) / len(weights)
     if draws.kind == "chains":
         probability = {"prob": TAIL_PROBABILITY} if method == "tail" else {}
         bases = {
@@ -87,7 +119,8 @@ def rank_r_hat(value: np.ndarray) -> float:
         >>> rank_r_hat(chains) < 1.01, rank_r_hat(chains + 3 * np.arange(4)[:, None]) > 1.5
         (True, True)
     """
-    return _quietly(array_stats.rhat, value)
+    r_hat = _quietly(array_stats.rhat, value)
+    return float("inf") if r_hat > _FROZEN else r_hat
 
 
 def distinct_positions(draws: Draws) -> int:

@@ -12,9 +12,7 @@ _CHUNK = 512
 """Rows of the distance matrix held at once."""
 
 
-def sliced_wasserstein(
-    x: np.ndarray, y: np.ndarray, *, num_projections: int = NUM_PROJECTIONS, seed: int = 0
-) -> float:
+def sliced_wasserstein(x: np.ndarray, y: np.ndarray, *, num_projections: int = NUM_PROJECTIONS, seed: int = 0) -> float:
     """Sliced Wasserstein-2 distance of two samples.
 
     ``SW2^2 = E_u W2^2(u.x, u.y)`` over directions u uniform on the sphere, with the one-dimensional

@@ -59,7 +59,7 @@ class ModeWeights:
 
 
 def mode_weights(
-    positions: np.ndarray, centres: np.ndarray, *, weights: np.ndarray | None = None, ess: float | None = None
+    positions: np.ndarray, centres: np.ndarray, *, weights: np.ndarray | None = None, ess: float | int | None = None
 ) -> ModeWeights:
     """Fraction of positions whose nearest centre, in Euclidean distance, is each of the centres.
 

@@ -19,7 +19,7 @@ MAX_SIZE = 1000
 NUM_SPLITS = 200
 """Random halvings of the reference behind the null."""
 
-_NUM_PAIRINGS = 8
+_NUM_PAIRINGS = 4
 """Pairs of subsamples that the distance itself is averaged over."""
 
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 
 from scoresample.inference import Draws
+from scoresample.scores import named_sites
 
 Values = Mapping[str, np.ndarray]
 """Named scalars, each an array of shape (chain, draw)."""
@@ -30,9 +30,13 @@ def quantities(draws: Draws) -> dict[str, np.ndarray]:
         `jax.flatten_util.ravel_pytree`.
 
     Examples:
-        >>> from scoresample.testing import example_draws
-        >>> list(quantities(example_draws()))
-        ['x[0]', 'x[1]']
+        >>> import jax
+        >>> import scoresample as ss
+        >>> target = ss.Gaussian(jax.numpy.zeros(2), jax.numpy.eye(2))
+        >>> start = jax.numpy.zeros(2)
+        >>> draws = ss.sample(target, ss.NUTS(), key=jax.random.key(0), num_samples=10, initial_position=start)
+        >>> {name: value.shape for name, value in quantities(draws).items()}
+        {'x[0]': (4, 10), 'x[1]': (4, 10)}
     """
     sites = {name: np.asarray(value) for name, value in draws.sites().items()}
     found: dict[str, np.ndarray] = {}
@@ -65,8 +69,7 @@ def coordinates(draws: Draws) -> np.ndarray:
 
 
 def _leaves(draws: Draws) -> list[tuple[str, np.ndarray]]:
-    leaves = jax.tree_util.tree_leaves_with_path(draws.position)
-    return [(jax.tree_util.keystr(path, simple=True, separator=".") or "x", np.asarray(leaf)) for path, leaf in leaves]
+    return [(name, np.asarray(leaf)) for name, leaf in named_sites(draws.position).items()]
 
 
 def _same(site: np.ndarray, leaf: np.ndarray) -> bool:

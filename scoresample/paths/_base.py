@@ -89,7 +89,7 @@ class FrozenScore(AbstractScore):
         """Freeze a path at level t."""
         self.path, self.t = path, jnp.asarray(t, dtype=float)
         self.structure, self.constrain = path.structure, path.constrain
-        self.init_position = PathStart(path)
+        self.init_position = PathStart(path, self.t)
 
     def __call__(self, position: Position) -> Position:
         """``path(position, t)``."""
@@ -114,7 +114,7 @@ class FrozenDensityScore(AbstractDensityScore):
         """Freeze a path at level t."""
         self.path, self.t = path, jnp.asarray(t, dtype=float)
         self.structure, self.constrain = path.structure, path.constrain
-        self.init_position = PathStart(path)
+        self.init_position = PathStart(path, self.t)
 
     def logdensity(self, position: Position) -> Array:
         """``path.logdensity(position, t)``, a scalar."""
@@ -126,13 +126,14 @@ class FrozenDensityScore(AbstractDensityScore):
 
 
 class PathStart(eqx.Module):
-    """A start for a chain from a path: one draw of its reference, as a position."""
+    """A start for a chain at one level of a path: one draw of the path's reference for that level, as a position."""
 
     path: AbstractScorePath
+    t: Array
 
     def __call__(self, key: Array) -> Position:
         """One position drawn from the reference."""
-        particles = self.path.sample_reference(key, 1)
+        particles = self.path.sample_reference(key, 1, self.t)
         return self.path.frame.to_position(jax.tree.map(lambda x: x[0], particles))
 
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from scoresample.checks import Check, graded_check
-from scoresample.diagnostics import Distance
+from scoresample.diagnostics import Distance, MomentErrors
 from scoresample.report._format import counted, human
 from scoresample.report._statistics import Deviation, RunStatistics
 
@@ -35,10 +34,9 @@ def reference_checks(run: RunStatistics, deviation: Deviation) -> list[Check]:
         Checks of means, of standard deviations, and of two distances beside their nulls. The distances are left out
         where either side is worth too few draws to judge them; all are where no quantity varies in the reference.
     """
-    moments = deviation.moments.dropna()
-    if moments.empty:
+    if np.all(np.isnan(deviation.moments.mean_error)):
         return []
-    checks = [_mean_error(run, moments), _sd_ratio(run, moments)]
+    checks = [_mean_error(run, deviation.moments), _sd_ratio(run, deviation.moments)]
     if deviation.conclusive:
         checks.append(_distance(run, "sliced Wasserstein-2 distance", deviation.sliced_wasserstein))
         checks.append(_distance(run, "energy distance", deviation.energy))
@@ -46,16 +44,23 @@ def reference_checks(run: RunStatistics, deviation: Deviation) -> list[Check]:
 
 
 def unverified_check(run: RunStatistics, why: str) -> list[Check]:
-    """Say that draws without chains carry no evidence about themselves.
+    """Say which draws carry no evidence about their own bias.
+
+    Independent draws and particles have no chains that could disagree; the chains of a sampler with a bias of its own
+    (unadjusted Langevin) can agree on a wrong answer. Only chains that are exact in the limit vouch for themselves.
 
     Arguments:
         run: statistics of the run.
         why: why there is nothing to compare them with, as a clause.
     """
-    if run.draws.kind == "chains":
+    if run.draws.kind != "chains":
+        reason = "they have no chains that could disagree"
+    elif not run.draws.attributes.get("asymptotically_exact", True):
+        reason = "chains of a sampler that is not asymptotically exact can agree on a wrong answer"
+    else:
         return []
-    cause = f"Nothing vouches for these draws: {why}, and they have no chains that could disagree."
-    remedy = "Compare with a run you trust (reference=...), such as long MCMC chains, or with the known target."
+    cause = f"Nothing vouches for these draws: {why}, and {reason}."
+    remedy = "Compare with a run you trust (reference=...), such as long chains with a Metropolis step."
     return [Check("compared with a trusted reference", 0.0, 1.0, False, cause, remedy, "warn")]
 
 
@@ -69,19 +74,18 @@ def distrust(checks: Sequence[Check], reference: str) -> list[Check]:
     prefix = f"This comparison is with an untrusted reference ({reference} failed its own checks)."
     remedy = "Mend the reference first: see its own checks."
     return [
-        check
-        if check.passed
-        else replace(check, severity="warn", cause=f"{prefix} {check.cause}", remedy=remedy)
+        check if check.passed else replace(check, severity="warn", cause=f"{prefix} {check.cause}", remedy=remedy)
         for check in checks
     ]
 
 
-def _mean_error(run: RunStatistics, moments: pd.DataFrame) -> Check:
-    error, se = moments["mean_error"], moments["mean_error_se"]
-    quantity, value, significant = _worst(error, error / se)
+def _mean_error(run: RunStatistics, moments: MomentErrors) -> Check:
+    in_errors = moments.mean_error / moments.mean_error_se
+    place, significant = _worst(moments.mean_error, in_errors)
+    quantity, value = moments.names[place], float(moments.mean_error[place])
     cause = (
         f"The mean of {quantity} is {human(value, 2)} reference standard deviations from the reference's, "
-        f"{human(float(error[quantity] / se[quantity]), 2)} Monte-Carlo standard errors: this is bias, not chance."
+        f"{human(float(in_errors[place]), 2)} Monte-Carlo standard errors: this is bias, not chance."
     )
     return _beyond_chance(
         f"standardised error of the mean, worst of all quantities ({quantity})",
@@ -93,11 +97,11 @@ def _mean_error(run: RunStatistics, moments: pd.DataFrame) -> Check:
     )
 
 
-def _sd_ratio(run: RunStatistics, moments: pd.DataFrame) -> Check:
+def _sd_ratio(run: RunStatistics, moments: MomentErrors) -> Check:
     with np.errstate(divide="ignore"):
-        log_ratio = np.log(moments["sd_ratio"])
-    quantity, _, significant = _worst(log_ratio.abs(), log_ratio.abs() / moments["log_sd_ratio_se"])
-    ratio = float(moments["sd_ratio"][quantity])
+        distance = np.abs(np.log(moments.sd_ratio))
+    place, significant = _worst(distance, distance / moments.log_sd_ratio_se)
+    quantity, ratio = moments.names[place], float(moments.sd_ratio[place])
     (low_warn, high_warn), (low_fail, high_fail) = SD_RATIO_BOUNDS
     narrow = ratio < 1
     shape = "too narrow" if narrow else "too wide"
@@ -124,12 +128,10 @@ def _distance(run: RunStatistics, name: str, distance: Distance) -> Check:
     )
 
 
-def _worst(size: pd.Series, in_errors: pd.Series) -> tuple[str, float, bool]:
-    """The largest value among those beyond chance, or the largest of all where chance explains every one."""
-    beyond = size[in_errors > BEYOND_CHANCE]
-    candidates = beyond if len(beyond) else size
-    quantity = str(candidates.idxmax())
-    return quantity, float(candidates[quantity]), len(beyond) > 0
+def _worst(sizes: np.ndarray, in_errors: np.ndarray) -> tuple[int, bool]:
+    """Place of the largest value among those beyond chance, or of all where chance explains every one."""
+    beyond = in_errors > BEYOND_CHANCE
+    return int(np.nanargmax(np.where(beyond, sizes, -1.0) if np.any(beyond) else sizes)), bool(np.any(beyond))
 
 
 def _beyond_chance(

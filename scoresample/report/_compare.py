@@ -37,8 +37,9 @@ def compare(
     only if they are both beyond Monte-Carlo error and large enough to matter. Distances are between positions in the
     space that the samplers moved in; means and standard deviations are also those of deterministic sites.
 
-    A reference that fails its own checks is no judge: disagreement with it then only warns. Draws without chains
-    carry no evidence about themselves, so without a reference they are to be used with care.
+    A reference that fails its own checks is no judge: disagreement with it then only warns. Draws without chains, and
+    chains of samplers that are not asymptotically exact, carry no evidence about their own bias, so without a trusted
+    reference they are to be used with care.
 
     Arguments:
         results: the runs by name.
@@ -64,8 +65,8 @@ def compare(
         >>> import jax
         >>> import scoresample as ss
         >>> target = ss.Gaussian(jax.numpy.zeros(2), jax.numpy.eye(2))
-        >>> nuts = ss.sample(target, ss.NUTS(), key=jax.random.key(0))
-        >>> ss.compare({"NUTS": nuts}).verdicts["NUTS"].level
+        >>> nuts = ss.sample(target, ss.NUTS(), key=jax.random.key(0), initial_position=jax.numpy.zeros(2))
+        >>> compare({"NUTS": nuts}).verdicts["NUTS"].level
         'use'
     """
     results, reference_name = _validated(results, reference)
@@ -97,7 +98,7 @@ def compare(
         verdicts[name] = form_verdict([*own[name], *against])
 
     return Comparison(
-        title=title or _default_title(results),
+        title=title or f"Comparison of {listed(list(results), 6)}",
         reference=reference_name,
         verdicts=verdicts,
         table=build_table({name: table_row(run, deviations.get(name)) for name, run in runs.items()}),
@@ -144,7 +145,8 @@ def _validated(results: Mapping[str, Draws], reference: str | Draws | None) -> t
 def _layout(draws: Draws) -> str:
     leaves = jax.tree_util.tree_leaves_with_path(draws.position)
     return ", ".join(
-        f"{jax.tree_util.keystr(path, simple=True, separator='.') or 'x'}{list(leaf.shape[2:])}" for path, leaf in leaves
+        f"{jax.tree_util.keystr(path, simple=True, separator='.') or 'x'}{list(leaf.shape[2:])}"
+        for path, leaf in leaves
     )
 
 
@@ -183,12 +185,6 @@ def _expected_modes(
     return values / np.sum(values)
 
 
-def _default_title(results: Mapping[str, Draws]) -> str:
-    targets = {str(draws.attributes["target"]) for draws in results.values() if draws.attributes.get("target")}
-    subject = f" on {targets.pop()}" if len(targets) == 1 else ""
-    return f"{listed(list(results), 6)}{subject}"
-
-
 def _notes(
     runs: dict[str, RunStatistics],
     deviations: dict[str, Deviation],
@@ -204,7 +200,7 @@ def _notes(
     elif not trusted:
         notes.append(f"The reference {reference} failed its own checks: disagreement with it only warns.")
     if centres is not None and expected is None:
-        notes.append("The modes' true weights are not known (no mode_weights, no reference): they are shown, not checked.")
+        notes.append("The modes' true weights are not known (no mode_weights, no reference): shown, not checked.")
     sizes = {name: deviation.sliced_wasserstein.size for name, deviation in deviations.items()}
     for size in sorted(set(sizes.values()), reverse=True):
         names = listed([name for name in sizes if sizes[name] == size], 20)

@@ -13,7 +13,7 @@ import pandas as pd
 from scoresample.checks import Check
 from scoresample.diagnostics import ModeWeights
 from scoresample.report._statistics import Deviation, RunStatistics
-from scoresample.report._table import shown, shown_columns
+from scoresample.report._table import NO_BREAK, shown, shown_columns
 from scoresample.report._verdict import Verdict
 
 
@@ -83,7 +83,7 @@ class Comparison:
                 }
                 for name, verdict in self.verdicts.items()
             },
-            "table": {str(name): row.to_dict() for name, row in self.table.iterrows()},
+            "table": self.table.to_dict(orient="index"),
             "modes": {
                 name: {"fractions": run.modes.fractions, "standard_errors": run.modes.standard_errors}
                 for name, run in self.runs.items()
@@ -122,12 +122,18 @@ class Comparison:
 
 def _text_table(table: pd.DataFrame) -> str:
     """The table with one column a run, so that it fits a terminal."""
-    columns = shown_columns(table)
     names = [str(name) for name in table.index]
-    cells = [["", *names]] + [[column.heading, *(shown(table, name, column) for name in names)] for column in columns]
+    cells = [["", *names]]
+    for column in shown_columns(table):
+        pairs = [shown(table, name, column) for name in names]
+        cells.append([column.heading, *(value for value, _ in pairs)])
+        if any(below for _, below in pairs):
+            cells.append(["", *(below.replace("\n", ", ").replace(NO_BREAK, " ") for _, below in pairs)])
     widths = [max(len(row[place]) for row in cells) for place in range(len(names) + 1)]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
         for row in cells
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-NOTHING = "–"  # noqa: RUF001
+NOTHING = "–"
 """What stands where there is no number: an en dash."""
 
 
@@ -38,9 +38,10 @@ def percent(fraction: float) -> str:
 
     Examples:
         >>> percent(0.1234), percent(0.00004), percent(0.0)
-        ('12.3%', '0.00400%', '0%')
+        ('12.3%', '0.004%', '0%')
     """
-    return f"{human(100 * fraction)}%"
+    written = human(100 * fraction)
+    return (written.rstrip("0").rstrip(".") if "." in written and "e" not in written else written) + "%"
 
 
 def listed(words: Sequence[str], limit: int = 4) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import arviz as az
 import numpy as np
@@ -51,9 +51,7 @@ def render(comparison: Comparison) -> str:
     return environment.get_template("report.html").render(
         comparison=comparison,
         columns=columns,
-        cells={
-            name: [shown(comparison.table, name, column) for column in columns] for name in comparison.verdicts
-        },
+        cells={name: [shown(comparison.table, name, column) for column in columns] for name in comparison.verdicts},
         figures=_figures(comparison),
         summaries={name: _summary(run) for name, run in comparison.runs.items()},
         settings={name: _settings(run) for name, run in comparison.runs.items()},
@@ -85,7 +83,7 @@ def _figures(comparison: Comparison) -> list[dict[str, Any]]:
         f"Densities of the first quantities, at most {MAX_MARGINALS}.{shading}",
         marginals_figure(comparison),
     )
-    contours = f" Shaded regions hold 50%, 90% and 99% of the draws of {reference}." if reference else ""
+    contours = f" Shaded regions hold 50% and 90% of the draws of {reference}." if reference else ""
     add("pairs", "Pairs", f"Draws in pairs of the first {MAX_PAIRED} quantities.{contours}", pairs_figure(comparison))
     for number, run in enumerate(list(comparison.runs.values())[:MAX_RANK_PLOTS]):
         add(
@@ -105,17 +103,18 @@ def _summary(run: RunStatistics) -> dict[str, Any] | None:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         kind = "all" if run.draws.kind == "chains" else "stats"
-        table = az.summary(run.draws.to_arviz(), kind=kind, round_to="none")
-    shown_rows = table.iloc[:MAX_SUMMARY_ROWS]
+        table = cast(pd.DataFrame, az.summary(run.draws.to_arviz(), kind=kind, round_to="none"))
+    rows = table.to_dict(orient="index")
+    kept = dict(list(rows.items())[:MAX_SUMMARY_ROWS])
     return {
-        "columns": list(shown_rows.columns),
-        "rows": {str(name): [_cell(value) for value in row] for name, row in zip(shown_rows.index, shown_rows.to_numpy(), strict=True)},
-        "left_out": len(table) - len(shown_rows),
+        "columns": list(table.columns),
+        "rows": {str(name): [_cell(value) for value in row.values()] for name, row in kept.items()},
+        "left_out": len(rows) - len(kept),
     }
 
 
 def _cell(value: Any) -> str:
-    return human(float(value), 4) if pd.api.types.is_number(value) else str(value)
+    return value if isinstance(value, str) else human(float(value), 4)
 
 
 def _settings(run: RunStatistics) -> dict[str, str]:

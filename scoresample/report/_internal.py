@@ -1,17 +1,16 @@
 """The checks that a run can make on itself, without knowing the target."""
 
 import numpy as np
-import pandas as pd
 
 from scoresample.checks import Check, graded_check
-from scoresample.diagnostics import coordinates, kish_ess, normalized_weights
+from scoresample.diagnostics import ChainStatistics, coordinates, kish_ess, normalized_weights
 from scoresample.report._format import counted, human, percent
 from scoresample.report._statistics import RunStatistics
 
 R_HAT_LIMITS = (1.01, 1.05)
 """Warning: Vehtari et al. (2021), section 4. Failure: Stan's advice not to use such draws."""
 
-ESS_LIMITS = (400, 100)
+ESS_LIMITS = (400.0, 100.0)
 """Warning: Vehtari et al. (2021), section 4, 100 for each of four chains. Failure: a quarter of it."""
 
 DIVERGENCE_LIMITS = (0.0, 0.01)
@@ -57,7 +56,9 @@ def _finite(run: RunStatistics) -> list[Check]:
     if flagged and not run.non_finite:
         cause = f"The score or the density was not finite at {flagged:,} of {counted(total, 'draw')}."
         remedy = "Evaluate the score at the edge of the target's support, and mend it where it overflows."
-        checks.append(Check("draws that met a score that is not finite", float(flagged), 0.0, False, cause, remedy, "warn"))
+        checks.append(
+            Check("draws that met a score that is not finite", float(flagged), 0.0, False, cause, remedy, "warn")
+        )
     return checks
 
 
@@ -79,11 +80,11 @@ def _several_chains(run: RunStatistics) -> Check:
     return Check("number of chains", float(chains), 2.0, chains >= 2, cause, "Run at least four chains.", "warn")
 
 
-def _r_hat(run: RunStatistics, chains: pd.DataFrame) -> list[Check]:
-    column = chains["r_hat"].dropna()
-    if column.empty:
+def _r_hat(run: RunStatistics, chains: ChainStatistics) -> list[Check]:
+    if np.all(np.isnan(chains.r_hat)):
         return []
-    quantity, value = str(column.idxmax()), float(column.max())
+    place = int(np.nanargmax(chains.r_hat))
+    quantity, value = chains.names[place], float(chains.r_hat[place])
     return [
         graded_check(
             f"R-hat, worst of all quantities ({quantity})",
@@ -98,25 +99,26 @@ def _r_hat(run: RunStatistics, chains: pd.DataFrame) -> list[Check]:
     ]
 
 
-def _effective(run: RunStatistics, chains: pd.DataFrame) -> list[Check]:
+def _effective(run: RunStatistics, chains: ChainStatistics) -> list[Check]:
     if run.draws.log_weights is not None:
         weights = normalized_weights(run.draws)
         share = kish_ess(weights) / len(weights)
         cause = f"The weights are uneven: the draws are worth {percent(share)} of their number."
         remedy = "Take more draws, or bring the proposal closer to the target: more steps, or a better score."
-        return [_ess("ESS of the weighted draws", float(chains["ess_bulk"].min()), cause, remedy)]
+        return [_ess("ESS of the weighted draws", float(np.min(chains.ess_bulk)), cause, remedy)]
     if run.draws.kind != "chains":
-        value = float(chains["ess_bulk"].min())
+        value = float(np.min(chains.ess_bulk))
         noun = "distinct draws" if run.draws.kind == "interacting" else "independent draws"
         cause = f"{human(value, 6)} {noun} leave a large Monte-Carlo error."
         return [_ess(f"number of {noun}", value, cause, "Take more draws: they cost little here.")]
     checks = []
-    for part, column in (("bulk", chains["ess_bulk"]), ("tail", chains["ess_tail"])):
-        if column.isna().all():
+    for part, column in (("bulk", chains.ess_bulk), ("tail", chains.ess_tail)):
+        if np.all(np.isnan(column)):
             cause = "The chains are too short for an effective sample size."
             checks.append(_ess(f"{part} ESS", float("nan"), cause, "Take more draws."))
             continue
-        quantity, value = str(column.idxmin()), float(column.min())
+        place = int(np.nanargmin(column))
+        quantity, value = chains.names[place], float(column[place])
         where = "means and medians" if part == "bulk" else "5% and 95% quantiles"
         checks.append(
             _ess(

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -118,10 +118,11 @@ def ranks_figure(run: RunStatistics) -> Figure | None:
     """
     if run.draws.kind != "chains" or run.chains is None or run.shape[0] < 2:
         return None
-    names = run.chains["r_hat"].sort_values(ascending=False, kind="stable").index[:MAX_RANKED]
+    worst = np.argsort(-run.chains.r_hat, kind="stable")[:MAX_RANKED]
     chains, length = run.shape
-    figure = new_figure(2.4 * len(names) + 0.4, 0.32 * chains + 0.9)
-    for panel, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    figure = new_figure(2.4 * len(worst) + 0.4, 0.32 * chains + 0.9)
+    for panel, place in zip(figure.subplots(1, len(worst), squeeze=False)[0], worst, strict=True):
+        name, r_hat = run.chains.names[place], run.chains.r_hat[place]
         order = np.argsort(run.values[name], axis=None, kind="stable")
         ranks = np.empty(order.size)
         ranks[order] = np.arange(order.size)
@@ -136,7 +137,7 @@ def ranks_figure(run: RunStatistics) -> Figure | None:
         panel.set_yticks(np.arange(chains) + 0.5, [str(chain + 1) for chain in range(chains)])
         panel.set_xticks([])
         panel.set_xlabel("rank among all draws", fontsize=8)
-        panel.set_title(plain_text(f"{name}, R-hat {run.chains['r_hat'][name]:.3f}"), fontsize=9)
+        panel.set_title(plain_text(f"{name}, R-hat {r_hat:.3f}"), fontsize=9)
     figure.axes[0].set_ylabel("chain", fontsize=8)
     return figure
 
@@ -172,7 +173,7 @@ def modes_figure(comparison: Comparison) -> Figure | None:
     panel.set_xticks(np.arange(count), [str(index + 1) for index in range(count)])
     panel.set_xlabel("mode", fontsize=9)
     panel.set_ylabel("weight", fontsize=9)
-    panel.set_ylim(bottom=0.0)
+    panel.set_ylim(0.0, min(1.05, panel.get_ylim()[1]))
     _legend(figure, comparison, [run for run, _ in runs], filled=True)
     return figure
 
@@ -225,18 +226,18 @@ def _points(panel: Axes, x: np.ndarray, y: np.ndarray, runs: int, place: int) ->
 def _contours(
     panel: Axes, x: np.ndarray, y: np.ndarray, x_window: tuple[float, float], y_window: tuple[float, float]
 ) -> None:
-    """Regions that hold 50%, 90% and 99% of the draws, from a smoothed histogram."""
+    """Regions that hold 50% and 90% of the draws, from a smoothed histogram."""
     bins = 36
     counts, x_edges, y_edges = np.histogram2d(x, y, bins=bins, range=(x_window, y_window))
     kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.3) ** 2)
     kernel /= kernel.sum()
     for axis in (0, 1):
-        counts = np.apply_along_axis(np.convolve, axis, counts, kernel, mode="same")
+        counts = np.apply_along_axis(lambda row: np.convolve(row, kernel, mode="same"), axis, counts)
     ordered = np.sort(counts, axis=None)[::-1]
     held = np.cumsum(ordered) / max(np.sum(ordered), 1e-300)
-    levels = [float(ordered[min(np.searchsorted(held, share), len(held) - 1)]) for share in (0.99, 0.9, 0.5)]
+    levels = [float(ordered[min(np.searchsorted(held, share), len(held) - 1)]) for share in (0.9, 0.5)]
     levels = sorted({*levels, float(ordered[0])})
-    if len(levels) < 3 or levels[0] <= 0:
+    if len(levels) < 2 or levels[0] <= 0:
         panel.scatter(x[::10], y[::10], s=4, color=REFERENCE_COLOUR, alpha=0.4, linewidths=0, rasterized=True)
         return
     middles = [(edges[1:] + edges[:-1]) / 2 for edges in (x_edges, y_edges)]
@@ -255,9 +256,9 @@ def _legend(figure: Figure, comparison: Comparison, runs: Sequence[RunStatistics
         else:
             style = LINE_STYLES[place % len(LINE_STYLES)]
             handles.append(Line2D([], [], color=colour, linestyle=style, label=plain_text(run.name)))
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=min(len(handles), 4), frameon=False, fontsize=9, labelcolor=INK
-    )
+    entry = 0.7 + 0.075 * max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / entry)))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
 
 
 def _place(comparison: Comparison, name: str) -> int:

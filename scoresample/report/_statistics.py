@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from scoresample.diagnostics import (
+    ChainStatistics,
     Distance,
     ModeWeights,
+    MomentErrors,
+    MomentEstimates,
     chain_statistics,
     compare_moments,
     coordinates,
@@ -44,8 +46,8 @@ class RunStatistics:
     draws: Draws
     values: dict[str, np.ndarray]
     non_finite: int
-    chains: pd.DataFrame | None
-    moments: pd.DataFrame | None
+    chains: ChainStatistics | None
+    moments: MomentEstimates | None
     sample: np.ndarray | None
     modes: ModeWeights | None
 
@@ -74,7 +76,7 @@ class Deviation:
     """
 
     reference: str
-    moments: pd.DataFrame
+    moments: MomentErrors
     sliced_wasserstein: Distance
     energy: Distance
     conclusive: bool
@@ -128,4 +130,4 @@ def deviation_from(run: RunStatistics, reference: RunStatistics, *, seed: int) -
 
 
 def _worth(run: RunStatistics) -> float:
-    return 0.0 if run.chains is None else float(run.chains["ess_bulk"].min())
+    return 0.0 if run.chains is None else float(np.min(run.chains.ess_bulk))

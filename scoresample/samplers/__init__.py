@@ -10,6 +10,7 @@ from scoresample.samplers._blackjax import HMC as HMC
 from scoresample.samplers._blackjax import NUTS as NUTS
 from scoresample.samplers._blackjax import AbstractHamiltonian as AbstractHamiltonian
 from scoresample.samplers._blackjax import require_density as require_density
+from scoresample.samplers._catalogue import available_samplers as available_samplers
 from scoresample.samplers._langevin import ULA as ULA
 from scoresample.samplers._predictor_corrector import PredictorCorrector as PredictorCorrector
 from scoresample.samplers._probability_flow import ProbabilityFlowODE as ProbabilityFlowODE

@@ -100,9 +100,7 @@ def solve(
                 jax.tree.map(lambda x: jnp.broadcast_to(eta * jnp.sqrt(2 * variance) / root, x.shape), v)
             )
 
-        levy_area = diffrax.BrownianIncrement
-        if isinstance(solver, diffrax.AbstractSRK):
-            levy_area = diffrax.SpaceTimeLevyArea
+        levy_area = _levy_area(solver)
         brownian = diffrax.UnsafeBrownianPath(shape=structure, key=key, levy_area=levy_area)
         terms = diffrax.MultiTerm(terms, diffrax.ControlTerm(diffusion, brownian))
 
@@ -134,6 +132,14 @@ def solve(
         },
     )
     return finish(path, scaled(root, last), t_final, denoise=denoise), None, info
+
+
+def _levy_area(solver: diffrax.AbstractSolver) -> type:
+    """The cheapest Brownian information that a solver works with."""
+    least = getattr(solver, "minimal_levy_area", diffrax.AbstractBrownianIncrement)
+    if issubclass(least, diffrax.AbstractSpaceTimeTimeLevyArea):
+        return diffrax.SpaceTimeTimeLevyArea
+    return diffrax.SpaceTimeLevyArea if issubclass(least, diffrax.AbstractSpaceTimeLevyArea) else diffrax.BrownianIncrement
 
 
 def evaluations_per_step(solver: diffrax.AbstractSolver) -> tuple[int, int]:

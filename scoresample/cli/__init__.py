@@ -1,0 +1,3 @@
+"""The command line."""
+
+from scoresample.cli._main import main as main

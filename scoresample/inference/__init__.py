@@ -1,0 +1,10 @@
+"""Inference: one `sample`, one kind of `Draws`."""
+
+from scoresample.inference._draws import Draws as Draws
+from scoresample.inference._draws import Kind as Kind
+from scoresample.inference._draws import SamplingError as SamplingError
+from scoresample.inference._exact import exact_draws as exact_draws
+from scoresample.inference._progress import progress_bar as progress_bar
+from scoresample.inference._progress import wants_progress as wants_progress
+from scoresample.inference._sample import sample as sample
+from scoresample.inference._sample import settings_of as settings_of

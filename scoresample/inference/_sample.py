@@ -1,0 +1,239 @@
+"""One entry for every sampler."""
+
+import dataclasses
+import json
+import platform
+import time
+from importlib.metadata import version
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import scoresample
+from scoresample.inference._chains import run_chains
+from scoresample.inference._doors import check_count, check_key, check_target, score_for_chains, starts
+from scoresample.inference._draws import Draws, SamplingError
+from scoresample.inference._particles import run_particles
+from scoresample.inference._progress import compile_seconds, wants_progress
+from scoresample.paths import AbstractScorePath
+from scoresample.samplers import AbstractParticleSampler, AbstractSampler
+from scoresample.scores import AbstractScore, Position
+
+_PACKAGES = ("jax", "numpyro", "blackjax", "arviz", "equinox", "diffrax")
+
+
+def sample(
+    target: AbstractScore | AbstractScorePath,
+    sampler: AbstractSampler | AbstractParticleSampler,
+    *,
+    key: Array,
+    num_samples: int = 1000,
+    num_chains: int = 4,
+    num_warmup: int = 1000,
+    initial_position: Position | None = None,
+    batch_size: int | None = None,
+    plan: Any = None,
+    throw: bool = True,
+    progress: bool | None = None,
+) -> Draws:
+    """Draw from a density through its score, with any sampler.
+
+    A chain sampler runs `num_chains` chains of `num_samples` draws after `num_warmup` steps; given a path, it runs on
+    the path's last level. A path sampler returns ``num_chains * num_samples`` independent draws and ignores
+    `num_warmup` and `initial_position`. The same key, settings and `batch_size` give the same draws.
+
+    Arguments:
+        target: a score, or a path from noise to it.
+        sampler: an instance of any sampler, such as ``NUTS()`` or ``ReverseSDE()``.
+        key: random key, ``jax.random.key(0)``.
+        num_samples: draws of each chain.
+        num_chains: number of chains.
+        num_warmup: warm-up steps of each chain, not kept.
+        initial_position: one start for all chains, or one for each with a leading axis. Needed only where the target
+            does not know where to start.
+        batch_size: run at most this many chains or particles at a time, to bound memory.
+        plan: the levels of a path sampler, from ``sampler.plan(path, key=key)``; made here if None.
+        throw: raise a `SamplingError` with the draws attached when draws are not finite or a solver failed.
+        progress: show a progress bar; by default only on a terminal.
+
+    Returns:
+        The draws, with statistics and facts of the run.
+
+    Raises:
+        TypeError: if the target does not suit the sampler; the message names the way out.
+        ValueError: if a setting or a start is wrong.
+        SamplingError: under `throw`, if draws are not finite or a solver failed.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> import scoresample as ss
+        >>> density = ss.Gaussian(jnp.zeros(2), 1.0)
+        >>> draws = ss.sample(density, ss.ULA(0.1), key=jax.random.key(0), num_samples=10, num_warmup=10,
+        ...                   initial_position=jnp.zeros(2))
+        >>> draws.position.shape
+        (4, 10, 2)
+    """
+    key = check_key(key)
+    check_count("num_samples", num_samples, 1, "Zero draws say nothing about a density.")
+    check_count("num_chains", num_chains, 1)
+    check_count("num_warmup", num_warmup, 0)
+    if batch_size is not None:
+        check_count("batch_size", batch_size, 1)
+    check_target(target)
+    started, compiled = time.perf_counter(), compile_seconds()
+    show = wants_progress(progress)
+    match sampler:
+        case AbstractSampler():
+            if plan is not None:
+                raise ValueError(f"`plan` is for path samplers; {type(sampler).__name__} runs chains.")
+            draws = _sample_chains(
+                target, sampler, key, num_samples, num_chains, num_warmup, initial_position, batch_size, show
+            )
+        case AbstractParticleSampler():
+            draws = _sample_particles(target, sampler, key, num_samples * num_chains, batch_size, plan, show)
+        case _:
+            raise TypeError(
+                f"`sampler` must be an instance of a sampler, such as NUTS() or ReverseSDE(), got {sampler!r}."
+            )
+    draws.info["compile_seconds"] = compile_seconds() - compiled
+    draws = dataclasses.replace(draws, seconds=time.perf_counter() - started)
+    if throw:
+        _raise_on_failure(draws)
+    return draws
+
+
+def _sample_chains(
+    target: AbstractScore | AbstractScorePath,
+    sampler: AbstractSampler,
+    key: Array,
+    num_samples: int,
+    num_chains: int,
+    num_warmup: int,
+    initial_position: Position | None,
+    batch_size: int | None,
+    show: bool,
+) -> Draws:
+    score = score_for_chains(target)
+    if sampler.needs_density:
+        scoresample.samplers.require_density(sampler, score)
+    key_start, key_run = jax.random.split(key)
+    positions, stats, facts = run_chains(
+        score,
+        sampler,
+        starts(score, initial_position, num_chains, key_start),
+        key=key_run,
+        num_samples=num_samples,
+        num_warmup=num_warmup,
+        batch_size=batch_size,
+        show=show,
+    )
+    evaluations = facts.pop("num_evaluations")
+    return Draws(
+        position=positions,
+        kind="chains",
+        log_weights=None,
+        stats={**stats, "non_finite": _non_finite(positions, 2)},
+        info={
+            "num_warmup": num_warmup,
+            "num_evaluations": int(evaluations.sum() + stats["n_steps"].sum()),
+            "checks": [],
+            **{f"warmup_{name}": value for name, value in facts.items()},
+        },
+        nfe=float(stats["n_steps"].mean()),
+        seconds=0.0,
+        constrain=score.constrain,
+        attributes=_attributes(sampler, score),
+    )
+
+
+def _sample_particles(
+    target: AbstractScore | AbstractScorePath,
+    sampler: AbstractParticleSampler,
+    key: Array,
+    num_particles: int,
+    batch_size: int | None,
+    plan: Any,
+    show: bool,
+) -> Draws:
+    key_plan, key_run = jax.random.split(key)
+    if plan is None:
+        plan = sampler.plan(target, key=key_plan)  # pyright: ignore[reportArgumentType]  (checks the target itself)
+    assert isinstance(target, AbstractScorePath)
+    positions, log_weights, nfe, stats = run_particles(
+        target, sampler, plan, key=key_run, num_particles=num_particles, batch_size=batch_size, show=show
+    )
+    positions = jax.tree.map(lambda x: np.asarray(x)[None], positions)
+    return Draws(
+        position=positions,
+        kind="interacting" if sampler.interacting else "independent",
+        log_weights=None if log_weights is None else log_weights[None],
+        stats={"non_finite": _non_finite(positions, 2)},
+        info={"num_warmup": 0, "num_evaluations": round(nfe * num_particles), "checks": [], **stats},
+        nfe=nfe,
+        seconds=0.0,
+        constrain=target.constrain,
+        attributes=_attributes(sampler, target),
+    )
+
+
+def _non_finite(positions: Position, num_axes: int) -> np.ndarray:
+    flags = [~np.isfinite(x).reshape(*x.shape[:num_axes], -1).all(axis=-1) for x in jax.tree.leaves(positions)]
+    return np.any(flags, axis=0)
+
+
+def _raise_on_failure(draws: Draws) -> None:
+    bad = draws.stats["non_finite"]
+    if bad.any():
+        by_chain = bad.any(axis=1)
+        where = f"in chains {np.flatnonzero(by_chain).tolist()}" if draws.kind == "chains" else "of the particles"
+        raise SamplingError(
+            f"{int(bad.sum())} of {bad.size} draws {where} are not finite, first at draw {int(np.argmax(bad[by_chain][0]))}"
+            f" of {draws.attributes['sampler']}. Take smaller steps, check that the score is finite where the sampler "
+            "goes, or look at the draws: they are attached as `error.draws` (and returned under throw=False).",
+            draws,
+        )
+    if np.any(draws.info.get("solver_failed", False)):
+        raise SamplingError(
+            f"the solver of {draws.attributes['sampler']} stopped before the end (most likely it reached `max_steps`). "
+            "Loosen `rtol`, raise `max_steps`, or take fixed steps. The draws are attached as `error.draws`.",
+            draws,
+        )
+
+
+def _attributes(sampler: AbstractSampler | AbstractParticleSampler, target: Any) -> dict[str, Any]:
+    attributes = run_attributes(type(sampler).__name__, json.dumps(settings_of(sampler)), target)
+    return attributes | {
+        "asymptotically_exact": int(sampler.asymptotically_exact),
+        "reference": sampler.reference,
+    }
+
+
+def run_attributes(sampler: str, settings: str, target: Any) -> dict[str, Any]:
+    """Where draws come from: sampler, settings (JSON), target, versions (JSON) and device."""
+    versions = {"scoresample": scoresample.__version__, "python": platform.python_version()}
+    versions |= {name: version(name) for name in _PACKAGES}
+    device = jax.devices()[0]
+    return {
+        "sampler": sampler,
+        "settings": settings,
+        "target": type(target).__name__,
+        "versions": json.dumps(versions),
+        "device": f"{device.platform}:{device.device_kind}",
+    }
+
+
+def settings_of(sampler: eqx.Module) -> dict[str, Any]:
+    """A sampler's settings by name, as numbers and strings."""
+    settings = {}
+    for field in dataclasses.fields(sampler):
+        value = getattr(sampler, field.name)
+        if isinstance(value, jax.Array | np.ndarray):
+            value = np.asarray(value).tolist() if jnp.size(value) <= 1 else f"array of shape {value.shape}"
+        elif not isinstance(value, int | float | str | bool | None):
+            value = type(value).__name__
+        settings[field.name] = value
+    return settings

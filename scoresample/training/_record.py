@@ -1,0 +1,39 @@
+"""What a training run leaves to look at."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRecord:
+    """The history of one training run.
+
+    Attributes:
+        train_loss: mean denoising loss of each epoch; 1 is a network that knows nothing.
+        validation_loss: the loss of the averaged weights on held-out points with fixed noise, for each epoch.
+        best_epoch: the epoch whose averaged weights were kept.
+        level_edges: edges of the noise levels (sigma, data standard deviations) of `loss_by_level`.
+        loss_by_level: held-out loss of the kept weights in each band of noise levels.
+        num_train: number of training points.
+        num_validation: number of held-out points.
+        num_parameters: number of weights.
+        seconds: wall clock, compilation included.
+    """
+
+    train_loss: np.ndarray
+    validation_loss: np.ndarray
+    best_epoch: int
+    level_edges: np.ndarray
+    loss_by_level: np.ndarray
+    num_train: int
+    num_validation: int
+    num_parameters: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """A line for people."""
+        return (
+            f"{len(self.train_loss)} epochs on {self.num_train} points in {self.seconds:.0f} s, held-out loss "
+            f"{self.validation_loss[self.best_epoch]:.4f} at epoch {self.best_epoch + 1}"
+        )

@@ -1,0 +1,4 @@
+"""Workflows: what needs training, sampling and comparing together."""
+
+from scoresample.workflows._compare_samplers import compare_samplers as compare_samplers
+from scoresample.workflows._pilot import fit_score_to_density as fit_score_to_density

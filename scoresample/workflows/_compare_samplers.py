@@ -1,0 +1,126 @@
+"""Run several samplers on one target and compare them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from scoresample.inference import Draws, exact_draws, sample
+from scoresample.paths import VP, AbstractDensityPath, AbstractScorePath, perturb
+from scoresample.report import Comparison, compare
+from scoresample.samplers import NUTS, AbstractParticleSampler, AbstractSampler
+from scoresample.scores import AbstractDensityScore, AbstractExactDensity, AbstractScore, GaussianMixture
+from scoresample.training import TrainingRecord, fit_score
+from scoresample.workflows._pilot import fit_score_to_density
+
+_LEARNED = "learned score"
+
+
+def compare_samplers(
+    target: AbstractScore | AbstractScorePath,
+    samplers: Mapping[str, AbstractSampler | AbstractParticleSampler],
+    *,
+    key: Array,
+    num_samples: int = 1000,
+    num_chains: int = 4,
+    num_warmup: int = 1000,
+    title: str | None = None,
+    progress: bool | None = None,
+    report: Callable[[str], None] = lambda _: None,
+    **fit_settings: Any,
+) -> Comparison:
+    """Sample a target with several samplers and compare them with the best reference there is.
+
+    * A density in closed form: the reference is exact draws; chains run on the density, path samplers on its exact
+      path under ``VP()``, and the first path sampler once more on a score learned from separate exact draws.
+    * Another density, such as a NumPyro posterior: the reference is a NUTS run; path samplers run on a score learned
+      from a separate pilot run.
+    * A path: all samplers run on it; the reference is the first result.
+
+    Arguments:
+        target: a score with a density, or a path.
+        samplers: samplers by the names to show them under.
+        key: random key; reference, pilot run, training and each sampler get keys of their own.
+        num_samples: draws of each chain; path samplers draw ``num_samples * num_chains``.
+        num_chains: number of chains.
+        num_warmup: warm-up steps of each chain.
+        title: heading of the report.
+        progress: show progress bars; by default only on a terminal.
+        report: called with a line of text before each stage.
+        **fit_settings: passed to [`fit_score`][scoresample.fit_score].
+
+    Returns:
+        The comparison; ``.save("report.html")`` writes the report.
+
+    Raises:
+        TypeError: if a path sampler is asked for on a bare score.
+    """
+    keys = iter(jax.random.split(key, len(samplers) + 4))
+    counts = {"num_samples": num_samples, "num_chains": num_chains, "num_warmup": num_warmup, "progress": progress}
+    total = num_samples * num_chains
+    results: dict[str, Draws] = {}
+    notes: list[str] = []
+    path: AbstractScorePath | None = target if isinstance(target, AbstractScorePath) else None
+    learned: AbstractScorePath | None = None
+    wants_path = [name for name, sampler in samplers.items() if isinstance(sampler, AbstractParticleSampler)]
+    key_reference, key_learn, key_again = next(keys), next(keys), next(keys)
+    reference: str | None = None
+
+    if isinstance(target, AbstractExactDensity):
+        reference = "exact draws"
+        results[reference] = exact_draws(target, key=key_reference, num_samples=total)
+        path = perturb(target, VP())
+        if wants_path:
+            report("training a score on separate exact draws")
+            key_pilot, key_fit = jax.random.split(key_learn)
+            pilot = exact_draws(target, key=key_pilot, num_samples=total)
+            learned, record = fit_score(pilot, key=key_fit, progress=progress, return_record=True, **fit_settings)
+            notes.append(_training_note(record, f"{total} separate exact draws"))
+            notes.append("Path samplers run on the exact score of the noised density, except where a name says so.")
+    elif isinstance(target, AbstractDensityScore):
+        reference = next((name for name, sampler in samplers.items() if isinstance(sampler, NUTS)), "nuts")
+        report("running NUTS for the reference")
+        results[reference] = sample(target, samplers.get(reference, NUTS()), key=key_reference, **counts)
+        if wants_path:
+            report("running NUTS for separate pilot draws, and training a score on them")
+            path, _, record = fit_score_to_density(
+                target,
+                key=key_learn,
+                num_pilot=total,
+                num_chains=num_chains,
+                num_warmup=num_warmup,
+                progress=progress,
+                **fit_settings,
+            )
+            notes.append(_training_note(record, f"{total} draws of a separate NUTS run"))
+    elif isinstance(target, AbstractScore) and wants_path:
+        raise TypeError(
+            f"`target`: {', '.join(wants_path)} need a path from noise to the target, but {type(target).__name__} is "
+            "a score without a density. Run ULA on it, or bring a PerturbedScore or a TemperedPath."
+        )
+
+    for name, sampler in samplers.items():
+        if name in results:
+            next(keys)
+            continue
+        report(f"running {name}")
+        on = path if isinstance(sampler, AbstractParticleSampler) else target
+        assert on is not None
+        results[name] = sample(on, sampler, key=next(keys), **counts)
+    if learned is not None:
+        name = wants_path[0]
+        report(f"running {name} on the learned score")
+        results[f"{name} ({_LEARNED})"] = sample(learned, samplers[name], key=key_again, **counts)
+    if isinstance(target, AbstractDensityPath) and not results:
+        reference = None
+    modes = {"modes": target.means, "mode_weights": _weights(target)} if isinstance(target, GaussianMixture) else {}
+    return compare(results, reference=reference or next(iter(results)), title=title, notes=tuple(notes), **modes)
+
+
+def _weights(mixture: GaussianMixture) -> Array:
+    return jax.numpy.exp(mixture.log_weights)
+
+
+def _training_note(record: TrainingRecord, data: str) -> str:
+    return f"The score was learned from {data}: {record}."

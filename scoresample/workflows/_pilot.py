@@ -1,0 +1,52 @@
+"""A learned score of a density that can be sampled by MCMC: pilot draws, then training."""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from scoresample.inference import Draws, sample
+from scoresample.paths import PerturbedScore
+from scoresample.samplers import NUTS
+from scoresample.scores import AbstractDensityScore
+from scoresample.training import TrainingRecord, fit_score
+
+
+def fit_score_to_density(
+    density: AbstractDensityScore,
+    *,
+    key: Array,
+    num_pilot: int = 4000,
+    num_chains: int = 4,
+    num_warmup: int = 1000,
+    progress: bool | None = None,
+    **settings: Any,
+) -> tuple[PerturbedScore, Draws, TrainingRecord]:
+    """Learn a perturbed score of a density from pilot draws by NUTS.
+
+    What the pilot run misses, the learned score misses too: look at the pilot's own diagnostics.
+
+    Arguments:
+        density: a score with a density, such as ``from_numpyro(model, ...)``.
+        key: random key, of the pilot run and the training. Do not use it for the draws you compare with.
+        num_pilot: total number of pilot draws.
+        num_chains: chains of the pilot run.
+        num_warmup: warm-up steps of each chain.
+        progress: show progress bars; by default only on a terminal.
+        **settings: passed to [`fit_score`][scoresample.fit_score].
+
+    Returns:
+        The learned score, the pilot draws and the training record.
+    """
+    key_pilot, key_fit = jax.random.split(key)
+    pilot = sample(
+        density,
+        NUTS(),
+        key=key_pilot,
+        num_samples=-(-num_pilot // num_chains),
+        num_chains=num_chains,
+        num_warmup=num_warmup,
+        progress=progress,
+    )
+    score, record = fit_score(pilot, key=key_fit, progress=progress, return_record=True, **settings)
+    return score, pilot, record
