@@ -60,7 +60,7 @@ def chain_statistics(draws: Draws, *, values: Values | None = None) -> ChainStat
         >>> import scoresample as ss
         >>> target = ss.Gaussian(jax.numpy.zeros(2), jax.numpy.eye(2))
         >>> start = jax.numpy.zeros(2)
-        >>> draws = ss.sample(target, ss.NUTS(), key=jax.random.key(0), num_samples=200, initial_position=start)
+        >>> draws = ss.sample(target, ss.ULA(step_size=0.5), key=jax.random.key(0), initial_position=start)
         >>> found = chain_statistics(draws)
         >>> found.names, bool(found.r_hat.max() < 1.05)
         (('x[0]', 'x[1]'), True)

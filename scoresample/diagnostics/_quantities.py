@@ -34,9 +34,9 @@ def quantities(draws: Draws) -> dict[str, np.ndarray]:
         >>> import scoresample as ss
         >>> target = ss.Gaussian(jax.numpy.zeros(2), jax.numpy.eye(2))
         >>> start = jax.numpy.zeros(2)
-        >>> draws = ss.sample(target, ss.NUTS(), key=jax.random.key(0), num_samples=10, initial_position=start)
+        >>> draws = ss.sample(target, ss.ULA(step_size=0.5), key=jax.random.key(0), initial_position=start)
         >>> {name: value.shape for name, value in quantities(draws).items()}
-        {'x[0]': (4, 10), 'x[1]': (4, 10)}
+        {'x[0]': (4, 1000), 'x[1]': (4, 1000)}
     """
     sites = {name: np.asarray(value) for name, value in draws.sites().items()}
     found: dict[str, np.ndarray] = {}

@@ -105,7 +105,7 @@ class TemperedPath(AbstractDensityPath):
         if self.known_lipschitz is None:
             return None
         largest = max_leaf(self.frame.scale) ** 2 if self.frame.scale is not None else jnp.ones(())
-        reference = 1 / jnp.asarray(self.reference.smallest_scale()) ** 2
+        reference = 1 / self.reference.smallest_scale() ** 2
         return largest * (t * reference + (1 - t) * self.known_lipschitz)
 
     def condition_axes(self) -> Any:

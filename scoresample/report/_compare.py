@@ -111,7 +111,7 @@ def compare(
     )
 
 
-def _validated(results: Mapping[str, Draws], reference: str | Draws | None) -> tuple[dict[str, Draws], str | None]:
+def _validated(results: Any, reference: Any) -> tuple[dict[str, Draws], str | None]:
     if not isinstance(results, Mapping):
         raise TypeError(f"`results` must map names to Draws, but a {type(results).__name__} came: {{'NUTS': draws}}.")
     if not results:

@@ -57,7 +57,7 @@ def form_verdict(checks: Iterable[Check]) -> Verdict:
     Examples:
         >>> from scoresample.checks import Check
         >>> disagree = Check("R-hat", 1.3, 1.05, False, "The chains disagree.", "Run longer.")
-        >>> print(form_verdict([disagree, Check("divergences", 0, 0, True, "", "")]))
+        >>> print(form_verdict([disagree, Check("divergences", 0.0, 0.0, True, "", "")]))
         do not use. The chains disagree. (1 of 2 checks failed.)
     """
     checks = tuple(checks)

@@ -35,7 +35,7 @@ class AbstractExactDensity(AbstractDensityScore):
         """The mean and the variance of each coordinate."""
 
     @abc.abstractmethod
-    def smallest_scale(self) -> float:
+    def smallest_scale(self) -> Array:
         """The smallest standard deviation in any direction of any component."""
 
 
@@ -140,9 +140,9 @@ class Gaussian(AbstractExactDensity):
         """The mean and the coordinates' variances."""
         return self.mean, self.variances if self.axes is None else self.axes**2 @ self.variances
 
-    def smallest_scale(self) -> float:
+    def smallest_scale(self) -> Array:
         """The root of the smallest eigenvalue of the covariance."""
-        return float(jnp.sqrt(jnp.min(self.variances)))
+        return jnp.sqrt(jnp.min(self.variances))
 
 
 class GaussianMixture(AbstractExactDensity):
@@ -245,6 +245,6 @@ class GaussianMixture(AbstractExactDensity):
         own = self.variances if self.axes is None else jnp.einsum("kde,ke->kd", self.axes**2, self.variances)
         return mean, weights @ (own + (self.means - mean) ** 2)
 
-    def smallest_scale(self) -> float:
+    def smallest_scale(self) -> Array:
         """The root of the smallest eigenvalue of any component's covariance."""
-        return float(jnp.sqrt(jnp.min(self.variances)))
+        return jnp.sqrt(jnp.min(self.variances))
