@@ -21,7 +21,7 @@ def main(num_samples: int, out: Path) -> None:
     angles = 2 * jnp.pi * jnp.arange(8) / 8
     means = 6 * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
     weights = jnp.arange(1.0, 9.0) / 36
-    target = ss.GaussianMixture(weights, means, 0.3)
+    target = ss.GaussianMixture(weights, means, 0.2)
     key_start, key_nuts, key_sde = jax.random.split(jax.random.key(0), 3)
     starts = 4 * jax.random.normal(key_start, (4, 2))
     nuts = ss.sample(target, ss.NUTS(), key=key_nuts, num_samples=num_samples, initial_position=starts)
@@ -32,10 +32,10 @@ def main(num_samples: int, out: Path) -> None:
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.5), width_ratios=(1, 1, 1.25), layout="constrained")
     for chain, colour in enumerate(CHAINS):
         left.plot(*nuts.position[chain].T, ".", ms=2, alpha=0.35, color=colour)
-    left.scatter(*starts.T, marker="X", s=60, c=CHAINS, edgecolors="white")
-    left.set_title("Four NUTS chains, and where they started")
+    left.scatter(*starts.T, marker="X", s=60, c=CHAINS, edgecolors="black", zorder=3)
+    left.set_title("NUTS: four chains")
     middle.plot(*sde.position[0].T, ".", ms=2, alpha=0.35, color="#444444")
-    middle.set_title("Reverse SDE on the noised score")
+    middle.set_title("Reverse SDE: independent draws")
     for axes in (left, middle):
         axes.set(xlim=(-8.2, 8.2), ylim=(-8.2, 8.2), aspect="equal", xticks=(-6, 0, 6), yticks=(-6, 0, 6))
         for number, (x, y) in enumerate(means, start=1):
@@ -49,8 +49,8 @@ def main(num_samples: int, out: Path) -> None:
         right.bar(places + offset, modes.fractions, 0.38, color=colour, label=name)
     print("truth", np.round(np.asarray(weights), 3))
     right.hlines(weights, places - 0.42, places + 0.42, color="#D55E00", lw=2, label="truth")
-    right.set(xticks=places, xlabel="mode", title="Share of the draws in each mode")
-    right.legend(frameon=False, loc="upper left")
+    right.set(xticks=places, ylim=(0, 0.6), xlabel="mode", title="Share of the draws in each mode")
+    right.legend(frameon=False, loc="upper left", ncols=3, columnspacing=1.2, handlelength=1.4)
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / "modes.png", dpi=110)
 

@@ -1,5 +1,6 @@
 """Sampling with scores: learned, written by hand, or taken from a NumPyro model."""
 
+from scoresample._version import __version__ as __version__
 from scoresample.inference import Draws as Draws
 from scoresample.inference import SamplingError as SamplingError
 from scoresample.inference import exact_draws as exact_draws
@@ -36,5 +37,3 @@ from scoresample.scores import from_numpyro as from_numpyro
 from scoresample.training import fit_score as fit_score
 from scoresample.workflows import compare_samplers as compare_samplers
 from scoresample.workflows import fit_score_to_density as fit_score_to_density
-
-__version__ = "0.1.0"

@@ -5,13 +5,14 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
-import scoresample
+from scoresample._version import __version__
 from scoresample.cli._models import BUILT_IN, load_model
 from scoresample.inference import SamplingError
-from scoresample.samplers import AbstractSampler, available_samplers
+from scoresample.samplers import AbstractParticleSampler, AbstractSampler, available_samplers
 from scoresample.workflows import compare_samplers
 
 _DEFAULT_SAMPLERS = "nuts,reverse-sde,probability-flow,predictor-corrector,annealed-langevin"
@@ -53,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scoresample", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--version", action="version", version=f"scoresample {scoresample.__version__}")
+    parser.add_argument("--version", action="version", version=f"scoresample {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     compare = commands.add_parser(
         "compare",
@@ -114,10 +115,12 @@ def samplers_table() -> str:
             needs = "a path from noise to data"
         rows.append((name, needs, sampler.reference))
     widths = [max(len(row[k]) for row in rows) for k in range(3)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
-def _chosen_samplers(names: str) -> dict[str, object]:
+def _chosen_samplers(names: str) -> dict[str, AbstractSampler | AbstractParticleSampler[Any]]:
     known = available_samplers()
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in chosen if name not in known]

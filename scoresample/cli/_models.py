@@ -104,6 +104,6 @@ def _target_of(function: Callable[..., Any], name: str) -> AbstractScore | Abstr
     if any(site["type"] == "sample" for site in trace.values()):
         return from_numpyro(function)
     raise UnknownModel(
-        f"'{name}' returned {type(value).__name__} and has no NumPyro sites. Return a score or a path, or write a NumPyro "
-        "model."
+        f"'{name}' returned {type(value).__name__} and has no NumPyro sites. Return a score or a path, or write a "
+        "NumPyro model."
     )

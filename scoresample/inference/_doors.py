@@ -81,7 +81,9 @@ def starts(score: AbstractScore, initial_position: Position | None, num_chains: 
     try:
         value = eqx.filter_eval_shape(score, one)
     except TypeError as error:
-        raise ValueError(f"`target`: the score cannot be evaluated at the start {structure_of(one)}: {error}") from error
+        raise ValueError(
+            f"`target`: the score cannot be evaluated at the start {structure_of(one)}: {error}"
+        ) from error
     _check_score_value(value, one)
     finite = _finite_by_chain(_scores(score, positions))
     if not finite.all():

@@ -1,7 +1,6 @@
 """The one result of every sampler."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -79,7 +78,9 @@ class Draws:
         """ArviZ's summary table: mean, sd, interval, effective sample sizes and R-hat (nan for one chain)."""
         import arviz
 
-        return arviz.summary(self.to_arviz(), round_to="none")
+        table = arviz.summary(self.to_arviz(), round_to="none")
+        assert isinstance(table, pd.DataFrame)
+        return table
 
     def __repr__(self) -> str:
         """A line for people."""
@@ -96,7 +97,7 @@ class Draws:
 
 
 @eqx.filter_jit
-def _constrain_all(constrain: Callable, position: Position) -> dict[str, Array]:
+def _constrain_all(constrain: Constrain, position: Position) -> dict[str, Array]:
     return jax.vmap(constrain)(position)
 
 

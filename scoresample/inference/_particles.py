@@ -16,7 +16,7 @@ from scoresample.scores import Position
 
 @eqx.filter_jit
 def _run_block(
-    path: AbstractScorePath, sampler: AbstractParticleSampler, plan: Any, key: Array, num_particles: int
+    path: AbstractScorePath, sampler: AbstractParticleSampler[Any], plan: Any, key: Array, num_particles: int
 ) -> tuple[Position, Array | None, Array, dict[str, Array]]:
     key_start, key_run = jax.random.split(key)
     particles = path.sample_reference(key_start, num_particles, plan.t_start)
@@ -41,7 +41,7 @@ def _slice_conditions(path: AbstractScorePath, chosen: np.ndarray) -> AbstractSc
 
 def run_particles(
     path: AbstractScorePath,
-    sampler: AbstractParticleSampler,
+    sampler: AbstractParticleSampler[Any],
     plan: Any,
     *,
     key: Array,
@@ -58,16 +58,13 @@ def run_particles(
         Positions with a leading axis, their log weights or None, the score evaluations per particle (mean over blocks),
         and the sampler's statistics with a leading block axis.
     """
-    whole = batch_size is None or sampler.interacting
-    size = num_particles if whole else min(batch_size, num_particles)
+    size = num_particles if batch_size is None or sampler.interacting else min(batch_size, num_particles)
     num_blocks = -(-num_particles // size)
     results = []
     with progress_bar(num_blocks, type(sampler).__name__, show=show) as bar:
         for block in range(num_blocks):
             chosen = np.minimum(np.arange(block * size, (block + 1) * size), num_particles - 1)
-            result = _run_block(
-                _slice_conditions(path, chosen), sampler, plan, jax.random.fold_in(key, block), size
-            )
+            result = _run_block(_slice_conditions(path, chosen), sampler, plan, jax.random.fold_in(key, block), size)
             results.append(jax.tree.map(np.asarray, result))
             bar.update()
     positions = jax.tree.map(lambda *x: jnp.concatenate(x)[:num_particles], *[r[0] for r in results])

@@ -1,8 +1,9 @@
 """Progress bars, and the seconds that compiling takes."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import jax
 from tqdm import tqdm
@@ -18,17 +19,17 @@ def wants_progress(progress: bool | None) -> bool:
 
 
 @contextmanager
-def progress_bar(total: int, label: str, *, show: bool) -> Iterator[tqdm]:
+def progress_bar(total: int, label: str, *, show: bool) -> Generator["tqdm[NoReturn]"]:
     """A bar that appears on standard error once the work has taken two seconds."""
     bar = tqdm(total=total, desc=label, disable=not show, delay=_SECONDS_BEFORE_SHOWN, leave=False, dynamic_ncols=True)
     with bar:
         yield bar
 
 
-def _listen(event: str, duration: float, **_: object) -> None:
+def _listen(event: str, duration_secs: float, **_: Any) -> None:
     global _compile_seconds
     if event.endswith(("jaxpr_trace_duration", "jaxpr_to_mlir_module_duration", "backend_compile_duration")):
-        _compile_seconds += duration
+        _compile_seconds += duration_secs
 
 
 def compile_seconds() -> float:

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-import scoresample
+from scoresample._version import __version__
 from scoresample.inference._chains import run_chains
 from scoresample.inference._doors import check_count, check_key, check_target, score_for_chains, starts
 from scoresample.inference._draws import Draws, SamplingError
 from scoresample.inference._particles import run_particles
 from scoresample.inference._progress import compile_seconds, wants_progress
 from scoresample.paths import AbstractScorePath
-from scoresample.samplers import AbstractParticleSampler, AbstractSampler
+from scoresample.samplers import AbstractParticleSampler, AbstractSampler, require_density
 from scoresample.scores import AbstractScore, Position
 
 _PACKAGES = ("jax", "numpyro", "blackjax", "arviz", "equinox", "diffrax")
@@ -28,7 +28,7 @@ _PACKAGES = ("jax", "numpyro", "blackjax", "arviz", "equinox", "diffrax")
 
 def sample(
     target: AbstractScore | AbstractScorePath,
-    sampler: AbstractSampler | AbstractParticleSampler,
+    sampler: AbstractSampler | AbstractParticleSampler[Any],
     *,
     key: Array,
     num_samples: int = 1000,
@@ -72,8 +72,14 @@ def sample(
         >>> import jax, jax.numpy as jnp
         >>> import scoresample as ss
         >>> density = ss.Gaussian(jnp.zeros(2), 1.0)
-        >>> draws = ss.sample(density, ss.ULA(0.1), key=jax.random.key(0), num_samples=10, num_warmup=10,
-        ...                   initial_position=jnp.zeros(2))
+        >>> draws = ss.sample(
+        ...     density,
+        ...     ss.ULA(0.1),
+        ...     key=jax.random.key(0),
+        ...     num_samples=10,
+        ...     num_warmup=10,
+        ...     initial_position=jnp.zeros(2),
+        ... )
         >>> draws.position.shape
         (4, 10, 2)
     """
@@ -95,8 +101,8 @@ def sample(
             )
         case AbstractParticleSampler():
             draws = _sample_particles(target, sampler, key, num_samples * num_chains, batch_size, plan, show)
-        case _:
-            raise TypeError(
+        case _:  # pyright: ignore[reportUnnecessaryComparison]
+            raise TypeError(  # pyright: ignore[reportUnreachable]
                 f"`sampler` must be an instance of a sampler, such as NUTS() or ReverseSDE(), got {sampler!r}."
             )
     draws.info["compile_seconds"] = compile_seconds() - compiled
@@ -119,7 +125,7 @@ def _sample_chains(
 ) -> Draws:
     score = score_for_chains(target)
     if sampler.needs_density:
-        scoresample.samplers.require_density(sampler, score)
+        require_density(sampler, score)
     key_start, key_run = jax.random.split(key)
     positions, stats, facts = run_chains(
         score,
@@ -152,7 +158,7 @@ def _sample_chains(
 
 def _sample_particles(
     target: AbstractScore | AbstractScorePath,
-    sampler: AbstractParticleSampler,
+    sampler: AbstractParticleSampler[Any],
     key: Array,
     num_particles: int,
     batch_size: int | None,
@@ -161,7 +167,7 @@ def _sample_particles(
 ) -> Draws:
     key_plan, key_run = jax.random.split(key)
     if plan is None:
-        plan = sampler.plan(target, key=key_plan)  # pyright: ignore[reportArgumentType]  (checks the target itself)
+        plan = sampler.plan(target, key=key_plan)
     assert isinstance(target, AbstractScorePath)
     positions, log_weights, nfe, stats = run_particles(
         target, sampler, plan, key=key_run, num_particles=num_particles, batch_size=batch_size, show=show
@@ -191,9 +197,10 @@ def _raise_on_failure(draws: Draws) -> None:
         by_chain = bad.any(axis=1)
         where = f"in chains {np.flatnonzero(by_chain).tolist()}" if draws.kind == "chains" else "of the particles"
         raise SamplingError(
-            f"{int(bad.sum())} of {bad.size} draws {where} are not finite, first at draw {int(np.argmax(bad[by_chain][0]))}"
-            f" of {draws.attributes['sampler']}. Take smaller steps, check that the score is finite where the sampler "
-            "goes, or look at the draws: they are attached as `error.draws` (and returned under throw=False).",
+            f"{int(bad.sum())} of {bad.size} draws {where} are not finite, first at draw "
+            f"{int(np.argmax(bad[by_chain][0]))} of {draws.attributes['sampler']}. Take smaller steps, check that the "
+            "score is finite where the sampler goes, or look at the draws: they are attached as `error.draws` (and "
+            "returned under throw=False).",
             draws,
         )
     if np.any(draws.info.get("solver_failed", False)):
@@ -204,7 +211,7 @@ def _raise_on_failure(draws: Draws) -> None:
         )
 
 
-def _attributes(sampler: AbstractSampler | AbstractParticleSampler, target: Any) -> dict[str, Any]:
+def _attributes(sampler: AbstractSampler | AbstractParticleSampler[Any], target: Any) -> dict[str, Any]:
     attributes = run_attributes(type(sampler).__name__, json.dumps(settings_of(sampler)), target)
     return attributes | {
         "asymptotically_exact": int(sampler.asymptotically_exact),
@@ -214,7 +221,7 @@ def _attributes(sampler: AbstractSampler | AbstractParticleSampler, target: Any)
 
 def run_attributes(sampler: str, settings: str, target: Any) -> dict[str, Any]:
     """Where draws come from: sampler, settings (JSON), target, versions (JSON) and device."""
-    versions = {"scoresample": scoresample.__version__, "python": platform.python_version()}
+    versions = {"scoresample": __version__, "python": platform.python_version()}
     versions |= {name: version(name) for name in _PACKAGES}
     device = jax.devices()[0]
     return {

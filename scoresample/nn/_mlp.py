@@ -82,9 +82,7 @@ class ResidualMLP(eqx.Module):
         self.lift = eqx.nn.Linear(dimension, width, key=keys[1])
         self.blocks = tuple(FiLMBlock(width, width, key=k) for k in keys[3:])
         project = eqx.nn.Linear(width, dimension, key=keys[2])
-        self.project = eqx.tree_at(
-            lambda layer: (layer.weight, layer.bias), project, (0 * project.weight, 0 * project.bias)
-        )
+        self.project = eqx.tree_at(lambda layer: (layer.weight, layer.bias), project, replace_fn=jnp.zeros_like)
 
     def __call__(self, x: Float[Array, " d"], log_sigma: Float[Array, ""]) -> Float[Array, " d"]:
         """The network's output at one point and noise level."""

@@ -79,8 +79,9 @@ def make_frame(location: Position | None, scale: Position | None, structure: Str
     def complete(value: Position | None, name: str) -> Position | None:
         if value is None:
             return None
-        if jnp.ndim(value) == 0 if not isinstance(value, dict | list | tuple) else False:
-            value = jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), structure)
+        if isinstance(value, int | float):
+            number = float(value)
+            value = jax.tree.map(lambda leaf: jnp.full(leaf.shape, number, leaf.dtype), structure)
         check_structure(value, structure, name=name, what="tree")
         value = jax.tree.map(lambda v, leaf: jnp.asarray(v, leaf.dtype), value, structure)
         if not all(bool(jnp.all(jnp.isfinite(v))) for v in jax.tree.leaves(value)):

@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 import jax
+import jax.core
+import jax.numpy as jnp
 import numpy as np
 
 from scoresample.paths._perturbed import AbstractPerturbedScore, start_log_snr
@@ -56,8 +58,8 @@ def log_snr_grid(path: AbstractPerturbedScore, num_steps: int) -> Levels:
 def levels_at(path: AbstractPerturbedScore, log_snr: np.ndarray) -> Levels:
     """The levels at given values of log(alpha/sigma), computed in float64."""
     with jax.enable_x64(True):
-        t = np.asarray(path.process.time(np.asarray(log_snr, np.float64)))
-        alpha = np.exp(np.asarray(jax.vmap(path.process.log_alpha)(t)))
+        t = np.asarray(path.process.time(jnp.asarray(log_snr, jnp.float64)))
+        alpha = np.exp(np.asarray(jax.vmap(path.process.log_alpha)(jnp.asarray(t))))
     return Levels(t, np.asarray(log_snr, np.float64), alpha, alpha * np.exp(-np.asarray(log_snr, np.float64)))
 
 

@@ -129,6 +129,7 @@ class PerturbedScore(AbstractPerturbedScore):
         num_levels: the number of levels behind ``"index"``.
         log_snr_range: levels at which the network is valid.
         frame: the standardisation that was used in training.
+        record: the history of the training, or None.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -138,8 +139,8 @@ class PerturbedScore(AbstractPerturbedScore):
         [-1.0, 1.0]
     """
 
-    fn: Callable
-    args: tuple
+    fn: Callable[..., Position]
+    args: tuple[Any, ...]
     process: AbstractNoiseProcess
     prediction: Prediction = eqx.field(static=True)
     time: TimeInput = eqx.field(static=True)
@@ -148,21 +149,23 @@ class PerturbedScore(AbstractPerturbedScore):
     frame: Frame
     structure: Structure
     constrain: Constrain
+    record: Any = eqx.field(static=True)
 
     def __init__(
         self,
-        fn: Callable,
+        fn: Callable[..., Position],
         process: AbstractNoiseProcess,
         *,
         structure: Position,
         prediction: Prediction = "score",
         time: TimeInput = "t",
-        args: tuple = (),
+        args: tuple[Any, ...] = (),
         num_levels: int = 1000,
         log_snr_range: tuple[float, float] | None = None,
         location: Position | None = None,
         scale: Position | None = None,
         constrain: Constrain = named_sites,
+        record: Any = None,
     ) -> None:
         """Wrap a network.
 
@@ -176,10 +179,11 @@ class PerturbedScore(AbstractPerturbedScore):
             args: passed to `fn` after the time; arrays here are traced, so retrained weights never compile again.
             num_levels: number of discrete levels, for ``time="index"``.
             log_snr_range: (lowest, highest) log(alpha/sigma) at which the network is valid. By default from the
-                process's t=1 to sigma/alpha = 0.002.
+                process's t=1 to sigma/alpha = 0.002, or to t=0 if the process ends above that.
             location: the data's mean that was subtracted before training.
             scale: the data's standard deviation by which it was divided.
             constrain: position -> named sites.
+            record: the history of the training, to keep with the score. It must compare equal to every other record.
 
         Raises:
             TypeError: if `fn` is no function or `process` no noise process.
@@ -198,6 +202,7 @@ class PerturbedScore(AbstractPerturbedScore):
         self.structure = structure_of(structure)
         self.frame = make_frame(location, scale, self.structure)
         self.constrain = constrain
+        self.record = record
         self.log_snr_range = _checked_range(log_snr_range, process)
         _check_prediction(self)
 
@@ -226,8 +231,8 @@ class PerturbedScore(AbstractPerturbedScore):
             case "denoised":
                 return jax.tree.map(lambda d, x: (alpha * d - x) / variance, output, z)
             case "velocity":
-                total = alpha**2 + variance
-                return jax.tree.map(lambda v, x: (alpha * (alpha * x - sigma * v) / total - x) / variance, output, z)
+                total = sigma * (alpha**2 + variance)
+                return jax.tree.map(lambda v, x: -(alpha * v + sigma * x) / total, output, z)
 
     def data_moments(self) -> tuple[Position, Position]:
         """Zero mean and unit variance: the meaning of standard coordinates."""
@@ -241,7 +246,8 @@ class PerturbedScore(AbstractPerturbedScore):
 
 def _checked_range(log_snr_range: tuple[float, float] | None, process: AbstractNoiseProcess) -> Array:
     lowest = float(process.log_snr(jnp.asarray(1.0)))
-    low, high = (lowest, -float(jnp.log(_DEFAULT_SIGMA_MIN))) if log_snr_range is None else log_snr_range
+    highest = min(-float(jnp.log(_DEFAULT_SIGMA_MIN)), float(process.log_snr(jnp.asarray(0.0))))
+    low, high = (lowest, highest) if log_snr_range is None else log_snr_range
     if not float("-inf") < low < high < float("inf"):
         raise ValueError(f"`log_snr_range` must be two increasing finite numbers, got ({low}, {high}).")
     return jnp.asarray([low, high], dtype=float)

@@ -49,7 +49,7 @@ def marginals_figure(comparison: Comparison) -> Figure | None:
         samples = [_resampled(run, run.values[name]) for run in runs]
         low, high = _window(samples)
         for run, sample in zip(runs, samples, strict=True):
-            _density(panel, sample, low, high, run.name == comparison.reference, _place(comparison, run.name))
+            _density(panel, sample, low, high, run.name == comparison.reference, place_of(comparison, run.name))
         panel.set_xlim(low, high)
         panel.set_ylim(bottom=0.0)
         panel.set_yticks([])
@@ -57,7 +57,7 @@ def marginals_figure(comparison: Comparison) -> Figure | None:
         panel.set_title(plain_text(name), fontsize=9)
     for panel in panels[len(names) :]:
         panel.set_axis_off()
-    _legend(figure, comparison, runs)
+    draw_legend(figure, comparison, runs)
     return figure
 
 
@@ -90,91 +90,14 @@ def pairs_figure(comparison: Comparison) -> Figure | None:
                 if run.name == comparison.reference:
                     _contours(panel, x, y, windows[column], windows[row + 1])
                 else:
-                    _points(panel, x, y, len(runs), _place(comparison, run.name))
+                    _points(panel, x, y, len(runs), place_of(comparison, run.name))
             panel.set_xlim(*windows[column])
             panel.set_ylim(*windows[row + 1])
             if row == count - 1:
                 panel.set_xlabel(plain_text(names[column]), fontsize=9)
             if column == 0:
                 panel.set_ylabel(plain_text(names[row + 1]), fontsize=9)
-    _legend(figure, comparison, runs)
-    return figure
-
-
-def ranks_figure(run: RunStatistics) -> Figure | None:
-    """Rank histograms of every chain, for the quantities with the largest R-hat.
-
-    The ranks of a chain among all draws are uniform if the chains agree. Bars stand on each chain's own line, and the
-    lines show what is expected.
-
-    Arguments:
-        run: statistics of the run.
-
-    Returns:
-        The figure, or None for draws without several chains.
-
-    Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021), *Rank-normalization, folding, and localization*,
-    section 4 (rank plots).
-    """
-    if run.draws.kind != "chains" or run.chains is None or run.shape[0] < 2:
-        return None
-    worst = np.argsort(-run.chains.r_hat, kind="stable")[:MAX_RANKED]
-    chains, length = run.shape
-    figure = new_figure(2.4 * len(worst) + 0.4, 0.32 * chains + 0.9)
-    for panel, place in zip(figure.subplots(1, len(worst), squeeze=False)[0], worst, strict=True):
-        name, r_hat = run.chains.names[place], run.chains.r_hat[place]
-        order = np.argsort(run.values[name], axis=None, kind="stable")
-        ranks = np.empty(order.size)
-        ranks[order] = np.arange(order.size)
-        edges = np.linspace(0, order.size, _RANK_BINS + 1)
-        expected = length / _RANK_BINS
-        for chain, own in enumerate(ranks.reshape(chains, length)):
-            counts = np.histogram(own, edges)[0] / expected
-            base = chain + 0.1
-            panel.bar(edges[:-1], np.minimum(counts, 2.2) * 0.4, np.diff(edges), base, align="edge", color=COLOURS[0])
-            panel.axhline(base + 0.4, color=INK, linewidth=0.7, linestyle="--", alpha=0.7)
-        panel.set_ylim(0, chains)
-        panel.set_yticks(np.arange(chains) + 0.5, [str(chain + 1) for chain in range(chains)])
-        panel.set_xticks([])
-        panel.set_xlabel("rank among all draws", fontsize=8)
-        panel.set_title(plain_text(f"{name}, R-hat {r_hat:.3f}"), fontsize=9)
-    figure.axes[0].set_ylabel("chain", fontsize=8)
-    return figure
-
-
-def modes_figure(comparison: Comparison) -> Figure | None:
-    """Mode weights of every run with two standard errors, and what they should be.
-
-    Arguments:
-        comparison: what `compare` found.
-
-    Returns:
-        The figure, or None if no modes were named.
-    """
-    runs = [(run, run.modes) for run in comparison.runs.values() if run.modes is not None]
-    if not runs:
-        return None
-    count = len(runs[0][1].fractions)
-    figure = new_figure(min(10.0, max(4.0, 0.35 * count * (len(runs) + 1))), 2.9)
-    panel = figure.subplots()
-    width = 0.8 / len(runs)
-    for place, (run, weights) in enumerate(runs):
-        panel.bar(
-            np.arange(count) - 0.4 + width * (place + 0.5),
-            weights.fractions,
-            0.9 * width,
-            yerr=2 * weights.standard_errors,
-            color=_colour(comparison, run.name),
-            error_kw={"ecolor": INK, "elinewidth": 1, "capsize": 2},
-        )
-    expected = comparison.expected_modes
-    if expected is not None and not isinstance(expected, ModeWeights):
-        panel.hlines(expected, np.arange(count) - 0.45, np.arange(count) + 0.45, color=INK, linewidth=1.2)
-    panel.set_xticks(np.arange(count), [str(index + 1) for index in range(count)])
-    panel.set_xlabel("mode", fontsize=9)
-    panel.set_ylabel("weight", fontsize=9)
-    panel.set_ylim(0.0, min(1.05, panel.get_ylim()[1]))
-    _legend(figure, comparison, [run for run, _ in runs], filled=True)
+    draw_legend(figure, comparison, runs)
     return figure
 
 
@@ -243,29 +166,3 @@ def _contours(
     middles = [(edges[1:] + edges[:-1]) / 2 for edges in (x_edges, y_edges)]
     for level in levels[:-1]:
         panel.contourf(*middles, counts.T, levels=[level, levels[-1]], colors=[REFERENCE_COLOUR], alpha=0.3)
-
-
-def _legend(figure: Figure, comparison: Comparison, runs: Sequence[RunStatistics], filled: bool = False) -> None:
-    handles: list[Line2D | Patch] = []
-    for run in runs:
-        colour, place = _colour(comparison, run.name), _place(comparison, run.name)
-        if run.name == comparison.reference:
-            handles.append(Patch(color=colour, alpha=0.6, label=plain_text(f"{run.name} (reference)")))
-        elif filled:
-            handles.append(Patch(color=colour, label=plain_text(run.name)))
-        else:
-            style = LINE_STYLES[place % len(LINE_STYLES)]
-            handles.append(Line2D([], [], color=colour, linestyle=style, label=plain_text(run.name)))
-    entry = 0.7 + 0.075 * max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / entry)))
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
-
-
-def _place(comparison: Comparison, name: str) -> int:
-    """The place of a run among those that are not the reference: it decides colour and line."""
-    others = [other for other in comparison.runs if other != comparison.reference]
-    return others.index(name) if name in others else 0
-
-
-def _colour(comparison: Comparison, name: str) -> str:
-    return REFERENCE_COLOUR if name == comparison.reference else COLOURS[_place(comparison, name) % len(COLOURS)]

@@ -38,7 +38,7 @@ class LangevinState(NamedTuple):
     position: Position
 
 
-class AnnealedLangevin(AbstractPathSampler):
+class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     """Langevin steps at every level of a path, from noise to data: each level starts warm from the last.
 
     At level t, with step ``h_t = step_size / L_t`` (L_t the Lipschitz constant of the score there, ``1/sigma_t^2`` for

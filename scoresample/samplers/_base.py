@@ -71,7 +71,7 @@ class ParticleInfo(NamedTuple):
     stats: dict[str, Array]
 
 
-class AbstractParticleSampler(eqx.Module):
+class AbstractParticleSampler[Path: AbstractScorePath](eqx.Module):
     """A sampler that moves particles along a path, all together, from its reference to its target.
 
     Particles live in the path's standard coordinates and have one leading axis.
@@ -89,7 +89,7 @@ class AbstractParticleSampler(eqx.Module):
     interacting: ClassVar[bool]
 
     @abc.abstractmethod
-    def plan(self, path: AbstractScorePath, *, key: Array) -> Any:
+    def plan(self, path: Path, *, key: Array) -> Any:
         """The levels and step sizes of a run, made on the host from concrete values.
 
         Returns:
@@ -98,7 +98,7 @@ class AbstractParticleSampler(eqx.Module):
 
     @abc.abstractmethod
     def run(
-        self, path: AbstractScorePath, particles: Position, plan: Any, *, key: Array
+        self, path: Path, particles: Position, plan: Any, *, key: Array
     ) -> tuple[Position, Array | None, ParticleInfo]:
         """Move particles from the reference to the target.
 
@@ -123,30 +123,30 @@ class Plan(NamedTuple):
     nfe: int
 
 
-class AbstractPathSampler(AbstractParticleSampler):
+class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]):
     """A particle sampler on a fixed grid: `run` scans `step` over the plan."""
 
     @abc.abstractmethod
-    def init(self, path: AbstractScorePath, particles: Position, plan: Plan, *, key: Array) -> Any:
+    def init(self, path: Path, particles: Position, plan: Plan, *, key: Array) -> Any:
         """The state at the start: a named tuple with `position`, the particles."""
 
     @abc.abstractmethod
-    def step(self, path: AbstractScorePath, state: Any, plan_step: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
+    def step(self, path: Path, state: Any, plan_step: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
         """One step of all particles, and statistics of it by name (scalars)."""
 
     @abc.abstractmethod
-    def final(self, path: AbstractScorePath, state: Any, plan: Plan) -> Position:
+    def final(self, path: Path, state: Any, plan: Plan) -> Position:
         """The particles to return, from the last state."""
 
     def run(
-        self, path: AbstractScorePath, particles: Position, plan: Plan, *, key: Array
+        self, path: Path, particles: Position, plan: Plan, *, key: Array
     ) -> tuple[Position, Array | None, ParticleInfo]:
         """Scan `step` over the plan's steps."""
         key_init, key_steps = jax.random.split(key)
         state = self.init(path, particles, plan, key=key_init)
         num_steps = jax.tree.leaves(plan.steps)[0].shape[0]
 
-        def body(state: Any, inputs: tuple) -> tuple[Any, dict[str, Array]]:
+        def body(state: Any, inputs: Any) -> tuple[Any, dict[str, Array]]:
             index, plan_step = inputs
             return self.step(path, state, plan_step, key=jax.random.fold_in(key_steps, index))
 

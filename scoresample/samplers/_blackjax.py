@@ -98,12 +98,14 @@ class AbstractHamiltonian(AbstractSampler):
                 logdensity,
                 is_mass_matrix_diagonal=not self.dense_mass_matrix,
                 target_acceptance_rate=self.target_acceptance_rate,
-                adaptation_info_fn=lambda _state, info, _adaptation: jnp.asarray(info.num_integration_steps),
+                adaptation_info_fn=_count_steps,
                 **self.parameters(),
             )
 
+            run: Any = adaptation.run
+
             def one_chain(position: Position, key: Array) -> tuple[Any, dict[str, Array], Array]:
-                result, num_steps = adaptation.run(key, position, num_warmup)
+                result, num_steps = run(key, position, num_warmup)
                 return result.state, result.parameters, jnp.sum(num_steps) + 1
 
             states, tuned, evaluations = jax.vmap(one_chain)(positions, jax.random.split(key, num_chains))
@@ -126,6 +128,11 @@ class AbstractHamiltonian(AbstractSampler):
         mass = jnp.ones(dimension, first.dtype) if self.inverse_mass_matrix is None else self.inverse_mass_matrix
         step_size = jnp.asarray(self.step_size, first.dtype)
         return jnp.broadcast_to(step_size, first.shape[:1]), jnp.broadcast_to(mass, (first.shape[0], *mass.shape))
+
+
+def _count_steps(_state: Any, info: Any, _adaptation: Any) -> Array:
+    """What to keep of each warm-up step: its score evaluations."""
+    return jnp.asarray(info.num_integration_steps)
 
 
 class NUTS(AbstractHamiltonian):
@@ -229,9 +236,7 @@ class HMC(AbstractHamiltonian):
 
 def _check_settings(sampler: AbstractHamiltonian) -> None:
     if not 0 < sampler.target_acceptance_rate < 1:
-        raise ValueError(
-            f"`target_acceptance_rate` must lie between 0 and 1, got {sampler.target_acceptance_rate}."
-        )
+        raise ValueError(f"`target_acceptance_rate` must lie between 0 and 1, got {sampler.target_acceptance_rate}.")
     step_size = sampler.step_size
     if isinstance(step_size, float | int) and not step_size > 0:
         raise ValueError(f"`step_size` must be positive, got {step_size}.")

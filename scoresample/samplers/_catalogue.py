@@ -1,11 +1,12 @@
 """The samplers by name, read off the classes."""
 
 import inspect
+from typing import Any
 
 from scoresample.samplers._base import AbstractParticleSampler, AbstractSampler
 
 
-def available_samplers() -> dict[str, type[AbstractSampler] | type[AbstractParticleSampler]]:
+def available_samplers() -> dict[str, type[AbstractSampler] | type[AbstractParticleSampler[Any]]]:
     """Every public sampler class by its `name`.
 
     Returns:

@@ -47,8 +47,8 @@ def solve(
     plan: SolvePlan,
     *,
     key: Array,
-    solver: diffrax.AbstractSolver,
-    controller: diffrax.AbstractStepSizeController | None,
+    solver: diffrax.AbstractSolver[Any],
+    controller: diffrax.AbstractStepSizeController[Any, Any] | None,
     eta: float,
     denoise: bool,
     max_steps: int,
@@ -78,13 +78,13 @@ def solve(
     dtype = jnp.result_type(*jax.tree.leaves(particles))
     clock, start = plan.clock.astype(dtype), plan.log_snr_start.astype(dtype)
 
-    def level(u: Array) -> tuple[Array, Array, Array]:
+    def level(u: Any) -> tuple[Array, Array, Array]:
         """The time, the variance of the noise and sqrt(N) at clock u."""
-        t = path.process.time(start + u.astype(dtype)).astype(dtype)
+        t = path.process.time(start + jnp.asarray(u, dtype)).astype(dtype)
         variance = path.process.variance(t)
         return t, variance, jnp.sqrt(path.process.alpha(t) ** 2 + variance)
 
-    def drift(u: Array, v: Position, args: Any) -> Position:
+    def drift(u: Any, v: Position, args: Any) -> Position:
         t, variance, root = level(u)
         z = scaled(root, v)
         score = score_particles(path, z, t)
@@ -94,7 +94,7 @@ def solve(
     if eta > 0:
         structure = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), particles)
 
-        def diffusion(u: Array, v: Position, args: Any) -> lineax.AbstractLinearOperator:
+        def diffusion(u: Any, v: Position, args: Any) -> lineax.AbstractLinearOperator:
             _, variance, root = level(u)
             return lineax.DiagonalLinearOperator(
                 jax.tree.map(lambda x: jnp.broadcast_to(eta * jnp.sqrt(2 * variance) / root, x.shape), v)
@@ -134,25 +134,29 @@ def solve(
     return finish(path, scaled(root, last), t_final, denoise=denoise), None, info
 
 
-def _levy_area(solver: diffrax.AbstractSolver) -> type:
+def _levy_area(solver: diffrax.AbstractSolver[Any]) -> type:
     """The cheapest Brownian information that a solver works with."""
     least = getattr(solver, "minimal_levy_area", diffrax.AbstractBrownianIncrement)
     if issubclass(least, diffrax.AbstractSpaceTimeTimeLevyArea):
         return diffrax.SpaceTimeTimeLevyArea
-    return diffrax.SpaceTimeLevyArea if issubclass(least, diffrax.AbstractSpaceTimeLevyArea) else diffrax.BrownianIncrement
+    return (
+        diffrax.SpaceTimeLevyArea if issubclass(least, diffrax.AbstractSpaceTimeLevyArea) else diffrax.BrownianIncrement
+    )
 
 
-def evaluations_per_step(solver: diffrax.AbstractSolver) -> tuple[int, int]:
+def evaluations_per_step(solver: diffrax.AbstractSolver[Any]) -> tuple[int, int]:
     """Drift evaluations of one step of a solver, and those spent once at the start.
 
     Raises:
         ValueError: if the number is not known, as for implicit solvers.
     """
     if isinstance(solver, diffrax.AbstractERK):
-        reuses_last = int(bool(solver.tableau.fsal))
-        return solver.tableau.num_stages - reuses_last, reuses_last
+        tableau: Any = solver.tableau
+        reuses_last = int(bool(tableau.fsal))
+        return tableau.num_stages - reuses_last, reuses_last
     if isinstance(solver, diffrax.AbstractSRK):
-        return len(solver.tableau.b_sol), 0
+        unused = solver.tableau.ignore_stage_f
+        return len(solver.tableau.b_sol) - (0 if unused is None else int(unused.sum())), 0
     if isinstance(solver, diffrax.Euler):
         return 1, 0
     raise ValueError(

@@ -4,6 +4,7 @@ from typing import ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -29,7 +30,8 @@ class ULA(AbstractSampler):
     It needs the score only. Its invariant law is not the target's: on N(0, v) the variance is ``v / (1 - h/(2 v))``,
     and the bias is of order h in general. It diverges for h > 2/L, L the Lipschitz constant of the score.
 
-    Source: Roberts and Tweedie 1996, Bernoulli 2(4), section 1.4.1; bias in Vempala and Wibisono 2019, arXiv 1903.08568.
+    Source: Roberts and Tweedie 1996, Bernoulli 2(4), section 1.4.1; its bias: Vempala and Wibisono 2019, arXiv
+    1903.08568.
 
     Attributes:
         step_size: h, in squared units of the position.
@@ -71,9 +73,7 @@ class ULA(AbstractSampler):
     def step(self, score: AbstractScore, state: ULAState, *, key: Array) -> tuple[ULAState, dict[str, Array]]:
         """One Langevin step; one score evaluation."""
         noise = random_like(key, state.position)
-        position = add_scaled(
-            state.position, (self.step_size, state.score), (jnp.sqrt(2 * self.step_size), noise)
-        )
+        position = add_scaled(state.position, (self.step_size, state.score), (jnp.sqrt(2 * self.step_size), noise))
         return ULAState(position, score(position)), {"n_steps": jnp.asarray(1)}
 
     def warmup(

@@ -10,7 +10,6 @@ from jaxtyping import Array
 
 from scoresample.paths import (
     AbstractPerturbedScore,
-    AbstractScorePath,
     denoise_particles,
     log_snr_grid,
     score_particles,
@@ -40,7 +39,7 @@ class PredictorState(NamedTuple):
     position: Position
 
 
-class PredictorCorrector(AbstractPathSampler):
+class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
     """A reverse-time step to the next noise level, then Langevin steps at that level.
 
     Predictor, exact for a denoiser D frozen over the step (ancestral sampling, DDPM, for `eta` = 1; DDIM for 0), in
@@ -94,26 +93,25 @@ class PredictorCorrector(AbstractPathSampler):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"`eta` must lie between 0 and 1, got {self.eta}.")
 
-    def plan(self, path: AbstractScorePath, *, key: Array) -> Plan:
+    def plan(self, path: AbstractPerturbedScore, *, key: Array) -> Plan:
         """Steps uniform in log-SNR."""
         del key
         check_path(path, AbstractPerturbedScore, self)
-        assert isinstance(path, AbstractPerturbedScore)
         levels = log_snr_grid(path, self.num_steps)
         h = np.diff(levels.log_snr)
         decay = (1 + self.eta**2) * h
-        steps = PredictorStep(
+        columns = (
             levels.t[:-1],
             levels.t[1:],
             levels.alpha[1:] / levels.alpha[:-1] * np.exp(-decay),
             -levels.alpha[1:] * np.expm1(-decay),
             levels.sigma[1:] * np.sqrt(-np.expm1(-2 * self.eta**2 * h)),
         )
-        steps = PredictorStep(*(jnp.asarray(column, dtype=float) for column in steps))
+        steps = PredictorStep(*(jnp.asarray(column, dtype=float) for column in columns))
         nfe = self.num_steps * (1 + self.corrector_steps) + int(self.denoise)
         return Plan(steps.t[0], steps.t_next[-1], steps, nfe)
 
-    def init(self, path: AbstractScorePath, particles: Position, plan: Plan, *, key: Array) -> PredictorState:
+    def init(self, path: AbstractPerturbedScore, particles: Position, plan: Plan, *, key: Array) -> PredictorState:
         """The particles as they come."""
         del path, plan, key
         return PredictorState(particles)

@@ -1,19 +1,19 @@
 """The probability-flow ordinary differential equation."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore, AbstractScorePath
+from scoresample.paths import AbstractPerturbedScore
 from scoresample.samplers._base import AbstractParticleSampler, ParticleInfo
 from scoresample.samplers._diffrax import SolvePlan, check_solver, make_plan, solve
 from scoresample.samplers._doors import check_at_least, check_path, check_positive
 from scoresample.scores import Position
 
 
-class ProbabilityFlowODE(AbstractParticleSampler):
+class ProbabilityFlowODE(AbstractParticleSampler[AbstractPerturbedScore]):
     """The deterministic flow with the marginals of a noise process, from noise to data.
 
     In time t it is ``dx/dt = f x - g^2 s(x, t) / 2``, run from t=1 down; it is solved in the log-SNR clock by diffrax,
@@ -49,7 +49,7 @@ class ProbabilityFlowODE(AbstractParticleSampler):
     interacting: ClassVar[bool] = False
 
     num_steps: int = eqx.field(static=True, default=50)
-    solver: diffrax.AbstractSolver = eqx.field(default_factory=diffrax.Heun)
+    solver: diffrax.AbstractSolver[Any] = eqx.field(default_factory=diffrax.Heun)
     rtol: float | None = eqx.field(static=True, default=None)
     atol: float | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=4096)
@@ -72,11 +72,10 @@ class ProbabilityFlowODE(AbstractParticleSampler):
                 "diffrax.Tsit5() or diffrax.Heun()."
             )
 
-    def plan(self, path: AbstractScorePath, *, key: Array) -> SolvePlan:
+    def plan(self, path: AbstractPerturbedScore, *, key: Array) -> SolvePlan:
         """Steps uniform in log-SNR; adaptive solves use only the ends."""
         del key
         check_path(path, AbstractPerturbedScore, self)
-        assert isinstance(path, AbstractPerturbedScore)
         return make_plan(path, self.num_steps)
 
     def run(
@@ -87,6 +86,13 @@ class ProbabilityFlowODE(AbstractParticleSampler):
         if self.rtol is not None:
             controller = diffrax.PIDController(rtol=self.rtol, atol=self.rtol if self.atol is None else self.atol)
         return solve(
-            path, particles, plan, key=key, solver=self.solver, controller=controller, eta=0.0, denoise=self.denoise,
+            path,
+            particles,
+            plan,
+            key=key,
+            solver=self.solver,
+            controller=controller,
+            eta=0.0,
+            denoise=self.denoise,
             max_steps=self.max_steps,
         )

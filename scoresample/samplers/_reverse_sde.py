@@ -1,19 +1,19 @@
 """The reverse-time stochastic differential equation."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore, AbstractScorePath
+from scoresample.paths import AbstractPerturbedScore
 from scoresample.samplers._base import AbstractParticleSampler, ParticleInfo
 from scoresample.samplers._diffrax import SolvePlan, check_solver, make_plan, solve
 from scoresample.samplers._doors import check_at_least, check_path
 from scoresample.scores import Position
 
 
-class ReverseSDE(AbstractParticleSampler):
+class ReverseSDE(AbstractParticleSampler[AbstractPerturbedScore]):
     """The reverse-time SDE of a noise process, from noise to data.
 
     In time t it is ``dx = [f x - (1 + eta^2)/2 g^2 s(x, t)] dt + eta g dW``, run from t=1 down; it is solved in the
@@ -44,7 +44,7 @@ class ReverseSDE(AbstractParticleSampler):
     interacting: ClassVar[bool] = False
 
     num_steps: int = eqx.field(static=True, default=100)
-    solver: diffrax.AbstractSolver = eqx.field(default_factory=diffrax.ShARK)
+    solver: diffrax.AbstractSolver[Any] = eqx.field(default_factory=diffrax.ShARK)
     eta: float = eqx.field(static=True, default=1.0)
     denoise: bool = eqx.field(static=True, default=True)
 
@@ -53,20 +53,17 @@ class ReverseSDE(AbstractParticleSampler):
         check_at_least(1, num_steps=self.num_steps)
         check_solver(self.solver)
         if not 0 < self.eta < float("inf"):
-            raise ValueError(
-                f"`eta` must be positive, got {self.eta}. Without noise this is ProbabilityFlowODE."
-            )
+            raise ValueError(f"`eta` must be positive, got {self.eta}. Without noise this is ProbabilityFlowODE.")
         if not isinstance(self.solver, diffrax.Euler | diffrax.AbstractSRK):
             raise ValueError(
                 f"`solver`: {type(self.solver).__name__} is not for Ito equations. Use diffrax.ShARK(), diffrax.SEA() "
                 "or diffrax.Euler()."
             )
 
-    def plan(self, path: AbstractScorePath, *, key: Array) -> SolvePlan:
+    def plan(self, path: AbstractPerturbedScore, *, key: Array) -> SolvePlan:
         """Steps uniform in log-SNR."""
         del key
         check_path(path, AbstractPerturbedScore, self)
-        assert isinstance(path, AbstractPerturbedScore)
         return make_plan(path, self.num_steps)
 
     def run(
@@ -74,6 +71,13 @@ class ReverseSDE(AbstractParticleSampler):
     ) -> tuple[Position, Array | None, ParticleInfo]:
         """Solve from noise to data."""
         return solve(
-            path, particles, plan, key=key, solver=self.solver, controller=None, eta=self.eta, denoise=self.denoise,
+            path,
+            particles,
+            plan,
+            key=key,
+            solver=self.solver,
+            controller=None,
+            eta=self.eta,
+            denoise=self.denoise,
             max_steps=self.num_steps + 1,
         )

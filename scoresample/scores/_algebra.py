@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -21,7 +22,7 @@ def _add(a: Position, b: Position) -> Position:
     return jax.tree.map(jnp.add, a, b)
 
 
-def _shared(parts: tuple[AbstractScore, ...]) -> tuple[Structure, Constrain, Callable | None]:
+def _shared(parts: tuple[AbstractScore, ...]) -> tuple[Structure, Constrain, Callable[[Array], Position] | None]:
     """The structure, named sites and starts of a combination: those of the first part that has its own."""
     known = [part.structure for part in parts if part.structure is not None]
     structure = known[0] if known else None

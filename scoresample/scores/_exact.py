@@ -58,9 +58,12 @@ def _decompose(covariance: np.ndarray, shape: tuple[int, ...], name: str) -> tup
 
 
 def _float_array(value: object, name: str) -> jax.Array:
-    array = jnp.asarray(value, dtype=jnp.result_type(float, *(
-        [value] if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating) else []
-    )))
+    array = jnp.asarray(
+        value,
+        dtype=jnp.result_type(
+            float, *([value] if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating) else [])
+        ),
+    )
     if not bool(jnp.all(jnp.isfinite(array))):
         raise ValueError(f"`{name}` must be finite.")
     return array

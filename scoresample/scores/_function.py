@@ -1,6 +1,7 @@
 """Scores from a user's own functions: a log density, or a score alone."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,7 +20,7 @@ from scoresample.scores._base import (
 )
 
 
-def _check_function(fn: Callable, argument: str) -> None:
+def _check_function(fn: object, argument: str) -> None:
     if not callable(fn):
         raise TypeError(f"`{argument}` must be a function of a position, got {type(fn).__name__}.")
 
@@ -47,7 +48,7 @@ class DensityScore(AbstractDensityScore):
     """
 
     fn: Callable[..., Array]
-    args: tuple
+    args: tuple[object, ...]
     structure: Structure
     constrain: Constrain
     init_position: Callable[[Array], Position] | None
@@ -109,7 +110,7 @@ class Score(AbstractScore):
     """
 
     fn: Callable[..., Position]
-    args: tuple
+    args: tuple[object, ...]
     structure: Structure
     constrain: Constrain
     init_position: Callable[[Array], Position] | None
@@ -179,7 +180,7 @@ def logdensity_fn(score: AbstractDensityScore) -> Callable[[Position], Array]:
     def value(parameters: AbstractDensityScore, position: Position) -> Array:
         return eqx.combine(parameters, static).logdensity(position)
 
-    def rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    def rule(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
         parameters, position = primals
         parameter_tangents, position_tangent = tangents
         log_p, score_at = eqx.combine(parameters, static).value_and_score(position)

@@ -28,18 +28,20 @@ _FIXED_SEED = 0
 class _LogJoint(eqx.Module):
     """``log p(position, data)`` in unconstrained space, Jacobian included: NumPyro's potential, negated here once."""
 
-    model: Callable
+    model: Callable[..., Any]
 
-    def __call__(self, position: Position, model_args: tuple, model_kwargs: dict) -> Array:
-        return -potential_energy(handlers.seed(self.model, _FIXED_SEED), model_args, model_kwargs, position)
+    def __call__(self, position: Position, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> Array:
+        return -jnp.asarray(
+            potential_energy(handlers.seed(self.model, _FIXED_SEED), model_args, model_kwargs, position)
+        )
 
 
 class _Constrain(eqx.Module):
     """Unconstrained position -> constrained latent sites and deterministic sites."""
 
-    model: Callable
-    model_args: tuple
-    model_kwargs: dict
+    model: Callable[..., Any]
+    model_args: tuple[Any, ...]
+    model_kwargs: dict[str, Any]
 
     def __call__(self, position: Position) -> dict[str, Array]:
         return constrain_fn(
@@ -54,11 +56,11 @@ class _Constrain(eqx.Module):
 class _Start(eqx.Module):
     """A start with finite density and score, by a NumPyro initialisation strategy (100 tries)."""
 
-    model: Callable
-    model_args: tuple
-    model_kwargs: dict
+    model: Callable[..., Any]
+    model_args: tuple[Any, ...]
+    model_kwargs: dict[str, Any]
     prototype: Position
-    strategy: Callable
+    strategy: Callable[..., Any]
 
     def __call__(self, key: Array) -> Position:
         (position, _, _), _ = find_valid_initial_params(
@@ -75,7 +77,7 @@ class _Start(eqx.Module):
 class _StaticData:
     """A model with its data baked in, for models whose Python branches on the data."""
 
-    def __init__(self, model: Callable, model_args: tuple, model_kwargs: dict) -> None:
+    def __init__(self, model: Callable[..., Any], model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> None:
         self.model, self.model_args, self.model_kwargs = model, model_args, model_kwargs
 
     def __call__(self) -> Any:
@@ -86,7 +88,7 @@ def _as_arrays(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf, tree)
 
 
-def _check_trace(trace: Mapping[str, dict]) -> None:
+def _check_trace(trace: Mapping[str, dict[str, Any]]) -> None:
     """Refuse models that a continuous sampler cannot serve."""
     latent = {k: s for k, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
     observed = {k: s for k, s in trace.items() if s["type"] == "sample" and s["is_observed"]}
@@ -109,19 +111,19 @@ def _check_trace(trace: Mapping[str, dict]) -> None:
         value = np.asarray(site["value"])
         if value.dtype.kind == "f" and np.isnan(value).any():
             raise ValueError(
-                f"`model`: {int(np.isnan(value).sum())} of the {value.size} observations of site '{name}' are NaN. Drop "
-                "the missing entries, mask them (`numpyro.handlers.mask`), or make them latent sites of their own."
+                f"`model`: {int(np.isnan(value).sum())} of the {value.size} observations of site '{name}' are NaN. "
+                "Drop the missing entries, mask them (`numpyro.handlers.mask`), or make them latent sites of their own."
             )
 
 
 def from_numpyro(
-    model: Callable,
+    model: Callable[..., Any],
     model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     *,
     static_data: bool = False,
     allow_prior: bool = False,
-    init_strategy: Callable | None = None,
+    init_strategy: Callable[..., Any] | None = None,
 ) -> DensityScore:
     """The posterior of a NumPyro model as a score with a density.
 
@@ -165,7 +167,7 @@ def from_numpyro(
     if allow_prior and not any(s["type"] == "sample" and s["is_observed"] for s in trace.values()):
         trace = {**trace, "": {"type": "sample", "is_observed": True, "value": 0.0}}
     _check_trace(trace)
-    strategy = init_to_uniform() if init_strategy is None else init_strategy
+    strategy: Any = init_to_uniform() if init_strategy is None else init_strategy
 
     if static_data:
         model, args, kwargs = _StaticData(model, args, kwargs), (), {}
@@ -188,10 +190,16 @@ def from_numpyro(
     )
 
 
-def _prototype(model: Callable, args: tuple, kwargs: dict, strategy: Callable) -> Position:
+def _prototype(
+    model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], strategy: Callable[..., Any]
+) -> Position:
     """One unconstrained position, for its tree, shapes and dtypes."""
     info = initialize_model(
-        jax.random.key(_FIXED_SEED), model, init_strategy=strategy, model_args=args, model_kwargs=kwargs,
+        jax.random.key(_FIXED_SEED),
+        model,
+        init_strategy=strategy,
+        model_args=args,
+        model_kwargs=kwargs,
         validate_grad=False,
     )
     params = info.param_info

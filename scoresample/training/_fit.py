@@ -2,7 +2,8 @@
 
 import sys
 import time
-from typing import Any, Literal, NamedTuple, overload
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -45,22 +46,12 @@ class _Validation(NamedTuple):
     log_sigma: Array
 
 
-@overload
-def fit_score(data: Any, *, key: Array, return_record: Literal[False] = False, **settings: Any) -> PerturbedScore: ...
-
-
-@overload
-def fit_score(
-    data: Any, *, key: Array, return_record: Literal[True], **settings: Any
-) -> tuple[PerturbedScore, TrainingRecord]: ...
-
-
 def fit_score(
     data: Any,
     *,
     key: Array,
     process: AbstractNoiseProcess | None = None,
-    network: eqx.Module | None = None,
+    network: Callable[[Array, Array], Array] | None = None,
     width: int = 128,
     depth: int = 3,
     num_epochs: int = 300,
@@ -71,8 +62,7 @@ def fit_score(
     patience: int | None = 100,
     sigma_range: tuple[float, float] = (0.005, 20.0),
     progress: bool | None = None,
-    return_record: bool = False,
-) -> PerturbedScore | tuple[PerturbedScore, TrainingRecord]:
+) -> PerturbedScore:
     """Learn the score of noised data by denoising score matching.
 
     Data are standardised; a denoiser learns ``E[z | z + s e]`` for noise levels s uniform in log s; the weights are
@@ -94,10 +84,10 @@ def fit_score(
         patience: stop after this many epochs without a new best held-out loss, or None to run them all.
         sigma_range: noise levels, in standard deviations of the data.
         progress: show a progress bar; by default only on a terminal.
-        return_record: also return the [`TrainingRecord`][scoresample.training.TrainingRecord].
 
     Returns:
-        A [`PerturbedScore`][scoresample.PerturbedScore] in the data's own coordinates, and the record if asked for.
+        A [`PerturbedScore`][scoresample.PerturbedScore] in the data's own coordinates. Its `record` is the
+        [`TrainingRecord`][scoresample.training.TrainingRecord].
 
     Raises:
         TypeError: if `data` holds no arrays.
@@ -134,13 +124,11 @@ def fit_score(
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, max(int(_WARMUP_FRACTION * num_steps), 1), max(num_steps, 2)
     )
-    optimiser = optax.chain(
-        optax.clip_by_global_norm(_CLIP_NORM), optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
-    )
+    optimiser = optax.chain(optax.clip_by_global_norm(_CLIP_NORM), optax.adamw(schedule, weight_decay=_WEIGHT_DECAY))
     weights, static = eqx.partition(denoiser, eqx.is_inexact_array)
     state = _Training(weights, optimiser.init(weights), weights, weights, jnp.asarray(jnp.inf, points.dtype))
 
-    @eqx.filter_jit(donate="none")
+    @eqx.filter_jit
     def run_epoch(
         state: _Training, key: Array, points: Array, validation: _Validation, first_step: Array
     ) -> tuple[_Training, Array, Array]:
@@ -148,7 +136,7 @@ def fit_score(
         num_batches = points.shape[0] // batch_size
         order = jax.random.permutation(key_order, points.shape[0])[: num_batches * batch_size]
 
-        def step(carry: tuple, inputs: tuple) -> tuple[tuple, Array]:
+        def step(carry: Any, inputs: Any) -> tuple[Any, Array]:
             weights, optimiser_state, average = carry
             indices, key, number = inputs
             key_sigma, key_noise = jax.random.split(key)
@@ -183,9 +171,7 @@ def fit_score(
 
     train_losses, held_out_losses, best_epoch = [], [], 0
     show = sys.stderr.isatty() if progress is None else progress
-    with tqdm(
-        total=num_epochs, desc="fit_score", disable=not show, delay=_SECONDS_BEFORE_SHOWN, leave=False
-    ) as bar:
+    with tqdm(total=num_epochs, desc="fit_score", disable=not show, delay=_SECONDS_BEFORE_SHOWN, leave=False) as bar:
         for epoch in range(num_epochs):
             first_step = jnp.asarray(epoch * (points.shape[0] // batch_size))
             state, loss, held_out = run_epoch(
@@ -206,9 +192,6 @@ def fit_score(
                 break
 
     fitted = eqx.combine(state.best, static)
-    score = _as_score(fitted, prepared, VP() if process is None else process, sigma_range)
-    if not return_record:
-        return score
     edges, by_level = _loss_by_level(fitted, validation, low, high)
     record = TrainingRecord(
         train_loss=np.array(train_losses),
@@ -221,7 +204,7 @@ def fit_score(
         num_parameters=parameter_count(fitted),
         seconds=time.perf_counter() - started,
     )
-    return score, record
+    return _as_score(fitted, prepared, VP() if process is None else process, sigma_range, record)
 
 
 def _mean_loss(denoiser: Any, clean: Array, noise: Array, log_sigma: Array) -> Array:
@@ -256,6 +239,7 @@ def _as_score(
     prepared: TrainingData,
     process: AbstractNoiseProcess,
     sigma_range: tuple[float, float],
+    record: TrainingRecord,
 ) -> PerturbedScore:
     return PerturbedScore(
         denoiser,
@@ -267,6 +251,7 @@ def _as_score(
         location=prepared.location,
         scale=prepared.scale,
         constrain=prepared.constrain,
+        record=record,
     )
 
 

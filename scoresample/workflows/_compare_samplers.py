@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from scoresample.inference import Draws, exact_draws, sample
-from scoresample.paths import VP, AbstractDensityPath, AbstractScorePath, perturb
+from scoresample.paths import VP, AbstractScorePath, PerturbedScore, perturb
 from scoresample.report import Comparison, compare
 from scoresample.samplers import NUTS, AbstractParticleSampler, AbstractSampler
 from scoresample.scores import AbstractDensityScore, AbstractExactDensity, AbstractScore, GaussianMixture
-from scoresample.training import TrainingRecord, fit_score
+from scoresample.training import fit_score
 from scoresample.workflows._pilot import fit_score_to_density
 
 _LEARNED = "learned score"
@@ -19,7 +20,7 @@ _LEARNED = "learned score"
 
 def compare_samplers(
     target: AbstractScore | AbstractScorePath,
-    samplers: Mapping[str, AbstractSampler | AbstractParticleSampler],
+    samplers: Mapping[str, AbstractSampler | AbstractParticleSampler[Any]],
     *,
     key: Array,
     num_samples: int = 1000,
@@ -57,7 +58,12 @@ def compare_samplers(
         TypeError: if a path sampler is asked for on a bare score.
     """
     keys = iter(jax.random.split(key, len(samplers) + 4))
-    counts = {"num_samples": num_samples, "num_chains": num_chains, "num_warmup": num_warmup, "progress": progress}
+    counts: dict[str, Any] = {
+        "num_samples": num_samples,
+        "num_chains": num_chains,
+        "num_warmup": num_warmup,
+        "progress": progress,
+    }
     total = num_samples * num_chains
     results: dict[str, Draws] = {}
     notes: list[str] = []
@@ -75,8 +81,8 @@ def compare_samplers(
             report("training a score on separate exact draws")
             key_pilot, key_fit = jax.random.split(key_learn)
             pilot = exact_draws(target, key=key_pilot, num_samples=total)
-            learned, record = fit_score(pilot, key=key_fit, progress=progress, return_record=True, **fit_settings)
-            notes.append(_training_note(record, f"{total} separate exact draws"))
+            learned = fit_score(pilot, key=key_fit, progress=progress, **fit_settings)
+            notes.append(_training_note(learned, f"{total} separate exact draws"))
             notes.append("Path samplers run on the exact score of the noised density, except where a name says so.")
     elif isinstance(target, AbstractDensityScore):
         reference = next((name for name, sampler in samplers.items() if isinstance(sampler, NUTS)), "nuts")
@@ -84,7 +90,7 @@ def compare_samplers(
         results[reference] = sample(target, samplers.get(reference, NUTS()), key=key_reference, **counts)
         if wants_path:
             report("running NUTS for separate pilot draws, and training a score on them")
-            path, _, record = fit_score_to_density(
+            path, _ = fit_score_to_density(
                 target,
                 key=key_learn,
                 num_pilot=total,
@@ -93,7 +99,7 @@ def compare_samplers(
                 progress=progress,
                 **fit_settings,
             )
-            notes.append(_training_note(record, f"{total} draws of a separate NUTS run"))
+            notes.append(_training_note(path, f"{total} draws of a separate NUTS run"))
     elif isinstance(target, AbstractScore) and wants_path:
         raise TypeError(
             f"`target`: {', '.join(wants_path)} need a path from noise to the target, but {type(target).__name__} is "
@@ -112,15 +118,16 @@ def compare_samplers(
         name = wants_path[0]
         report(f"running {name} on the learned score")
         results[f"{name} ({_LEARNED})"] = sample(learned, samplers[name], key=key_again, **counts)
-    if isinstance(target, AbstractDensityPath) and not results:
-        reference = None
-    modes = {"modes": target.means, "mode_weights": _weights(target)} if isinstance(target, GaussianMixture) else {}
-    return compare(results, reference=reference or next(iter(results)), title=title, notes=tuple(notes), **modes)
+    known = isinstance(target, GaussianMixture)
+    return compare(
+        results,
+        reference=reference or next(iter(results)),
+        modes=target.means if known else None,
+        mode_weights=jnp.exp(target.log_weights) if known else None,
+        title=title,
+        notes=tuple(notes),
+    )
 
 
-def _weights(mixture: GaussianMixture) -> Array:
-    return jax.numpy.exp(mixture.log_weights)
-
-
-def _training_note(record: TrainingRecord, data: str) -> str:
-    return f"The score was learned from {data}: {record}."
+def _training_note(score: PerturbedScore, data: str) -> str:
+    return f"The score was learned from {data}: {score.record}."

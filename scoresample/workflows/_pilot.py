@@ -9,7 +9,7 @@ from scoresample.inference import Draws, sample
 from scoresample.paths import PerturbedScore
 from scoresample.samplers import NUTS
 from scoresample.scores import AbstractDensityScore
-from scoresample.training import TrainingRecord, fit_score
+from scoresample.training import fit_score
 
 
 def fit_score_to_density(
@@ -21,7 +21,7 @@ def fit_score_to_density(
     num_warmup: int = 1000,
     progress: bool | None = None,
     **settings: Any,
-) -> tuple[PerturbedScore, Draws, TrainingRecord]:
+) -> tuple[PerturbedScore, Draws]:
     """Learn a perturbed score of a density from pilot draws by NUTS.
 
     What the pilot run misses, the learned score misses too: look at the pilot's own diagnostics.
@@ -36,7 +36,7 @@ def fit_score_to_density(
         **settings: passed to [`fit_score`][scoresample.fit_score].
 
     Returns:
-        The learned score, the pilot draws and the training record.
+        The learned score, whose `record` tells of the training, and the pilot draws.
     """
     key_pilot, key_fit = jax.random.split(key)
     pilot = sample(
@@ -48,5 +48,4 @@ def fit_score_to_density(
         num_warmup=num_warmup,
         progress=progress,
     )
-    score, record = fit_score(pilot, key=key_fit, progress=progress, return_record=True, **settings)
-    return score, pilot, record
+    return fit_score(pilot, key=key_fit, progress=progress, **settings), pilot

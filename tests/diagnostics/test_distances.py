@@ -1,9 +1,12 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.stats import energy_distance as scipy_energy_distance
 from scipy.stats import norm
 
 from scoresample.diagnostics import (
+    Distance,
     energy_distance,
     energy_distance_to_reference,
     sliced_wasserstein,
@@ -11,6 +14,7 @@ from scoresample.diagnostics import (
 )
 
 Size = tuple[int, int]
+ToReference = Callable[..., Distance]
 
 
 def normal(seed: int, size: Size) -> np.ndarray:
@@ -73,7 +77,7 @@ def test_energy_distance_subsamples_by_its_seed() -> None:
 
 @pytest.mark.parametrize("to_reference", [sliced_wasserstein_to_reference, energy_distance_to_reference])
 @pytest.mark.parametrize("size", [100, 700, 3000])
-def test_an_exact_sample_of_any_size_lies_within_the_null(to_reference, size: int) -> None:
+def test_an_exact_sample_of_any_size_lies_within_the_null(to_reference: ToReference, size: int) -> None:
     reference = normal(0, (4000, 3))
     values, medians = [], []
     for seed in range(6):
@@ -87,7 +91,7 @@ def test_an_exact_sample_of_any_size_lies_within_the_null(to_reference, size: in
 
 
 @pytest.mark.parametrize("to_reference", [sliced_wasserstein_to_reference, energy_distance_to_reference])
-def test_a_shift_stands_out_whatever_the_units(to_reference) -> None:
+def test_a_shift_stands_out_whatever_the_units(to_reference: ToReference) -> None:
     reference, shifted = normal(0, (2000, 2)), normal(1, (2000, 2)) + 0.7
     scale = np.array([1.0, 1000.0])
     distance = to_reference(shifted, reference)

@@ -34,9 +34,9 @@ def missed(comparison: Comparison, name: str = "run") -> dict[str, str]:
 def test_exact_samples_are_to_be_used() -> None:
     levels = [
         level(compare({"run": independent(seed, 3), "truth": independent(100 + seed, 3)}, reference="truth", seed=seed))
-        for seed in range(8)
+        for seed in range(5)
     ]
-    assert levels == ["use"] * 8
+    assert levels == ["use"] * 5
 
 
 def test_exact_weighted_chains_and_short_samples_agree_with_a_reference() -> None:
@@ -145,18 +145,16 @@ def test_derived_sites_are_compared_in_their_own_units() -> None:
         return {"tau": jnp.exp(position["tau"]), "ratio": jnp.exp(position["tau"]) / 2}
 
     run, truth = ({"tau": normal_chains(seed, chains=1, draws=4000) + 0.5 * seed} for seed in (1, 0))
-    found = compare(
-        {"run": made_draws(run, "independent", constrain=constrain)}, reference=made_draws(truth, constrain=constrain)
-    )
+    reference = made_draws(truth, constrain=constrain)
+    found = compare({"run": made_draws(run, "independent", constrain=constrain)}, reference=reference)
     moments = found.deviations["run"].moments
     assert moments.names == ("tau (unconstrained)", "ratio")
     assert abs(moments.mean_error[0] - 0.5) < 5 * moments.mean_error_se[0]
 
 
 def test_the_table_holds_the_facts_of_each_run() -> None:
-    run = made_draws(
-        normal_chains(0, 2), nfe=7.0, seconds=3.0, info={"num_evaluations": 60_000, "compile_seconds": 1.0}
-    )
+    info = {"num_evaluations": 60_000, "compile_seconds": 1.0}
+    run = made_draws(normal_chains(0, 2), nfe=7.0, seconds=3.0, info=info)
     found = compare({"run": run, "truth": independent(1, 2)}, reference="truth")
     row = found.table.to_dict(orient="index")["run"]
     assert (row["kind"], row["chains"], row["draws"], row["nfe"], row["evaluations"]) == ("chains", 4, 4000, 7, 60_000)
@@ -179,7 +177,14 @@ def test_text_and_json_hold_every_verdict() -> None:
     results = {"run": independent(1, shift=3.0), "truth": independent(2)}
     found = compare(results, reference="truth", title="On a line", notes=["A note."])
     text = str(found)
-    for words in ("On a line", "run: do not use. The mean of x", "truth (reference): use.", "R-hat", "A note.", "-> "):
+    for words in (
+        "On a line",
+        "run: do not use. The mean of x",
+        "truth (reference): use.",
+        "bulk ESS",
+        "A note.",
+        "-> ",
+    ):
         assert words in text
     content = json.loads(found.to_json())
     assert content["verdicts"]["run"]["level"] == "do not use"

@@ -1,0 +1,183 @@
+"""Every public score, noise process, path and sampler, under a name: small and cheap, made by a constructor.
+
+The generic laws in `test_laws.py` run over all of them. Constructors take the default floating dtype, so that they
+make float64 cases under `jax.enable_x64`. Targets are skewed or off centre: symmetric ones hide wrong signs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array
+
+from scoresample.paths import (
+    VE,
+    VP,
+    AbstractNoiseProcess,
+    AbstractScorePath,
+    PerturbedScore,
+    TemperedPath,
+    perturb,
+)
+from scoresample.samplers import (
+    HMC,
+    NUTS,
+    ULA,
+    AbstractParticleSampler,
+    AbstractSampler,
+    AnnealedLangevin,
+    PredictorCorrector,
+    ProbabilityFlowODE,
+    ReverseSDE,
+)
+from scoresample.scores import (
+    AbstractScore,
+    DensityScore,
+    Gaussian,
+    GaussianMixture,
+    LineIntegralDensity,
+    Position,
+    Score,
+    add_scores,
+    from_numpyro,
+    temper,
+)
+
+
+def gaussian() -> Gaussian:
+    return Gaussian(jnp.array([1.0, -2.0]), jnp.array([[2.0, 0.6], [0.6, 0.5]]))
+
+
+def gaussian_array() -> Gaussian:
+    return Gaussian(jnp.arange(6.0).reshape(2, 3), jnp.linspace(0.5, 2.0, 6).reshape(2, 3))
+
+
+def mixture() -> GaussianMixture:
+    return GaussianMixture(
+        [0.3, 0.7], [[-1.0, 0.5], [2.0, 1.0]], [[[1.0, 0.3], [0.3, 0.5]], [[0.4, -0.1], [-0.1, 0.8]]]
+    )
+
+
+def tree_logdensity(position: dict[str, Array], shape: Array, centre: Array) -> Array:
+    """A log-gamma variable `log_scale` beside a normal vector: skewed, with a known normalising constant."""
+    u = position["log_scale"]
+    return shape * u - jnp.exp(u) - 0.5 * jnp.sum((position["effects"] - centre) ** 2)
+
+
+def tree_position() -> dict[str, Array]:
+    return {"effects": jnp.array([0.5, -1.0]), "log_scale": jnp.asarray(0.3)}
+
+
+def density() -> DensityScore:
+    return DensityScore(tree_logdensity, jnp.asarray(3.0), jnp.array([1.0, -1.0]), structure=tree_position())
+
+
+def quartic(position: Array, slope: Array) -> Array:
+    """The score of ``exp(-sum x^4 / 4 + slope x)``: a gradient, skewed by the slope."""
+    return -(position**3) + slope
+
+
+def bare() -> Score:
+    return Score(quartic, jnp.array([0.5, -1.0]), structure=jnp.zeros(2))
+
+
+def tree_score(position: dict[str, Array], centre: Array) -> dict[str, Array]:
+    return {"effects": centre - position["effects"], "log_scale": 3.0 - jnp.exp(position["log_scale"])}
+
+
+def bare_tree() -> Score:
+    return Score(tree_score, jnp.array([1.0, -1.0]), structure=tree_position())
+
+
+def numpyro_model(y: Array) -> None:
+    scale = numpyro.sample("scale", dist.HalfNormal(2.0))
+    weights = numpyro.sample("weights", dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])))
+    mean = numpyro.deterministic("mean", scale * weights[0])
+    numpyro.sample("y", dist.Normal(mean, scale), obs=y)
+
+
+def numpyro_posterior() -> DensityScore:
+    return from_numpyro(numpyro_model, (jnp.array([0.3, -1.0, 2.5]),))
+
+
+SCORES: dict[str, Callable[[], AbstractScore]] = {
+    "gaussian": gaussian,
+    "gaussian of an array": gaussian_array,
+    "mixture": mixture,
+    "log density of a tree": density,
+    "bare score": bare,
+    "bare score of a tree": bare_tree,
+    "line integral": lambda: LineIntegralDensity(bare(), jnp.array([0.5, -0.5])),
+    "NumPyro model": numpyro_posterior,
+    "sum of densities": lambda: add_scores(gaussian(), mixture()),
+    "sum with a bare score": lambda: add_scores(gaussian(), bare()),
+    "tempered density": lambda: temper(mixture(), 0.5),
+    "tempered bare score": lambda: temper(bare(), 0.5),
+    "level of a density path": lambda: perturb(mixture(), VP()).at(0.3),
+    "level of a network": lambda: network_path().at(0.3),
+}
+
+PROCESSES: dict[str, Callable[[], AbstractNoiseProcess]] = {
+    "VP": VP,
+    "VE": VE,
+    "VP with rates": lambda: VP(beta_min=0.01, beta_max=8.0),
+    "VE with scales": lambda: VE(sigma_min=0.01, sigma_max=30.0),
+}
+
+
+def standard_denoiser(z: Position, sigma: Array, gain: Array) -> Position:
+    """The denoiser of standard normal data, off by a little so that it is nobody's exact score."""
+    return jax.tree.map(lambda x: gain.astype(x.dtype) * x / (1 + sigma**2), z)
+
+
+def network_path(gain: float = 0.9) -> PerturbedScore:
+    """Somebody's own denoiser of trees, with weights in `args` and a standardisation."""
+    return PerturbedScore(
+        standard_denoiser,
+        VE(0.01, 50.0),
+        structure=tree_position(),
+        prediction="denoised",
+        time="sigma",
+        args=(jnp.asarray(gain),),
+        location={"effects": jnp.array([3.0, -4.0]), "log_scale": jnp.asarray(1.0)},
+        scale={"effects": jnp.array([0.5, 2.0]), "log_scale": jnp.asarray(0.1)},
+    )
+
+
+def array_network_path() -> PerturbedScore:
+    """A noise-predicting network of the discrete kind, on arrays of two axes."""
+    return PerturbedScore(
+        lambda z, index: z / (1.2 + 1e-3 * index), VP(), structure=jnp.zeros((2, 3)), prediction="noise", time="index"
+    )
+
+
+PATHS: dict[str, Callable[[], AbstractScorePath]] = {
+    "noised gaussian": lambda: perturb(gaussian(), VP()),
+    "noised gaussian of an array": lambda: perturb(gaussian_array(), VE(0.01, 50.0)),
+    "noised mixture": lambda: perturb(mixture(), VE(0.01, 50.0)),
+    "network of a tree": network_path,
+    "network of an array": array_network_path,
+    "network under another process": lambda: network_path().with_process(VP()),
+    "tempered": lambda: TemperedPath(Gaussian(jnp.zeros(2), 9.0), mixture(), scale=jnp.array([1.0, 2.0])),
+}
+
+CHAIN_SAMPLERS: dict[str, Callable[[], AbstractSampler]] = {
+    "NUTS": lambda: NUTS(max_num_doublings=5),
+    "HMC": lambda: HMC(num_integration_steps=4),
+    "ULA": lambda: ULA(step_size=0.05),
+}
+
+PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler]] = {
+    "ReverseSDE": lambda: ReverseSDE(num_steps=6),
+    "ReverseSDE with Euler": lambda: ReverseSDE(num_steps=6, solver=diffrax.Euler(), eta=0.5),
+    "ProbabilityFlowODE": lambda: ProbabilityFlowODE(num_steps=6),
+    "ProbabilityFlowODE with adaptive steps": lambda: ProbabilityFlowODE(solver=diffrax.Tsit5(), rtol=1e-3),
+    "PredictorCorrector": lambda: PredictorCorrector(num_steps=6),
+    "AnnealedLangevin": lambda: AnnealedLangevin(num_levels=4, steps_per_level=2),
+}
+
+SAMPLERS: dict[str, Callable[[], Any]] = {**CHAIN_SAMPLERS, **PARTICLE_SAMPLERS}
