@@ -16,7 +16,7 @@ from scoresample.testing import check_path
 
 def train_elsewhere(data, num_steps, key):
     """Stands for somebody else's training: predict the noise at one of 1,000 levels, on standardised data."""
-    net, adam, vp = eqx.nn.MLP(3, 2, 96, 3, jax.nn.silu, key=key), optax.adam(2e-3), ss.VP()
+    net, adam, vp = eqx.nn.MLP(3, 2, 64, 3, jax.nn.silu, key=key), optax.adam(2e-3), ss.VP()
 
     @eqx.filter_jit
     def step(net, state, keys):
@@ -45,7 +45,7 @@ def main(quick: bool) -> None:
     settings |= {"location": mean, "scale": sd, "log_snr_range": (-4.0, 3.5)}
     mine = ss.PerturbedScore(lambda z, index: net(jnp.append(z, index / 999)), ss.VP(), **settings)
     check_path(mine, data, key=key_check)
-    draws = ss.sample(mine, ss.ReverseSDE(), key=key_draw)
+    draws = ss.sample(mine, ss.ReverseSDE(), key=key_draw, num_samples=250)
     print("data: mean", mean, "sd", sd)
     print("draws: mean", draws.position[0].mean(axis=0), "sd", draws.position[0].std(axis=0))
     # --8<-- [end:equinox]
@@ -70,9 +70,9 @@ def main(quick: bool) -> None:
         ("wrong clock", 1.0, {"time": "t"}),
         ("standardisation forgotten", 1.0, {"location": None, "scale": None}),
     ]:
-        path = ss.PerturbedScore(plain, ss.VP(), args=(exported, factor), **settings | changed)
+        args = (exported, jnp.array(factor))
         try:
-            check_path(path, data, key=key_check)
+            check_path(ss.PerturbedScore(plain, ss.VP(), args=args, **settings | changed), data, key=key_check)
         except AssertionError as error:
             print(f"\n{mistake}: {error}")
     # --8<-- [end:wrong]

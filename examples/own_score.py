@@ -51,9 +51,9 @@ def main(quick: bool) -> None:
 
     # --8<-- [start:line]
     density = ss.LineIntegralDensity(bare, origin=nuts.position.mean(axis=(0, 1)))
-    nuts_on_score = ss.sample(density, ss.NUTS(), key=keys[2], **counts)
+    hmc = ss.sample(density, ss.HMC(), key=keys[2], **counts)
     # --8<-- [end:line]
-    runs = {"NUTS": nuts, "ULA": ula, "NUTS on the line integral": nuts_on_score}
+    runs = {"NUTS": nuts, "ULA": ula, "HMC on the line integral": hmc}
     print(ss.compare(runs, reference="NUTS"))
 
 

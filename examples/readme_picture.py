@@ -29,7 +29,9 @@ def main(num_samples: int, out: Path) -> None:
     sde = ss.sample(path, ss.ReverseSDE(), key=key_sde, num_samples=num_samples)
 
     plt.rcParams |= {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10, 3.5), width_ratios=(1, 1, 1.25), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(10, 3.5), width_ratios=(1, 1, 1.25), layout="constrained"
+    )
     for chain, colour in enumerate(CHAINS):
         left.plot(*nuts.position[chain].T, ".", ms=2, alpha=0.35, color=colour)
     left.scatter(*starts.T, marker="X", s=60, c=CHAINS, edgecolors="black", zorder=3)
@@ -58,6 +60,8 @@ def main(num_samples: int, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer draws")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "images", help="folder to write to")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parents[1] / "docs" / "images", help="folder to write to"
+    )
     options = parser.parse_args()
     main(250 if options.quick else 1000, options.out)

@@ -113,8 +113,11 @@ def wasserstein_squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def pairwise_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Euclidean distances of all pairs, of shape (n, m)."""
-    squares = np.sum(x**2, axis=1)[:, None] + np.sum(y**2, axis=1) - 2 * x @ y.T
-    return np.sqrt(np.maximum(squares, 0.0))
+    distances = (-2.0 * x) @ y.T
+    distances += np.sum(x**2, axis=1)[:, None]
+    distances += np.sum(y**2, axis=1)
+    np.maximum(distances, 0.0, out=distances)
+    return np.sqrt(distances, out=distances)
 
 
 def _mean_distance(x: np.ndarray, y: np.ndarray) -> float:

@@ -16,10 +16,10 @@ from scoresample.diagnostics._distances import (
 MAX_SIZE = 1000
 """Most draws on each side: the resolution of the comparison, and the bound on its cost."""
 
-NUM_SPLITS = 200
+NUM_SPLITS = 100
 """Random halvings of the reference behind the null."""
 
-_NUM_PAIRINGS = 4
+_NUM_PAIRINGS = 2
 """Pairs of subsamples that the distance itself is averaged over."""
 
 

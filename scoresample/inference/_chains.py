@@ -8,12 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.inference._progress import progress_bar
+from scoresample.inference._progress import chunk_length, progress_bar
 from scoresample.samplers import AbstractSampler
 from scoresample.scores import AbstractScore, Position
-
-_CHUNKS = 20
-"""A run that shows its progress is cut into about this many chunks of one compiled length."""
 
 
 @eqx.filter_jit
@@ -40,15 +37,6 @@ def _advance(
 
     states, (positions, stats) = jax.lax.scan(body, states, start + jnp.arange(num_steps))
     return states, positions, stats
-
-
-def chunk_length(num_steps: int, *, show: bool) -> int:
-    """The steps of one chunk: all of them without a bar; else a divisor near a twentieth where there is one."""
-    if not show:
-        return num_steps
-    ideal = max(num_steps // _CHUNKS, 1)
-    divisors = [k for k in range(ideal, 4 * ideal) if num_steps % k == 0]
-    return divisors[0] if divisors else ideal
 
 
 def run_chains(
@@ -104,7 +92,7 @@ def _run_block(
     facts = jax.tree.map(np.asarray, facts)
     bar.update(num_warmup)
     keys = jax.random.split(key_steps, jax.tree.leaves(positions)[0].shape[0])
-    length = chunk_length(num_samples, show=show)
+    length = chunk_length(num_samples) if show else num_samples
     chunks = []
     for start in range(0, num_samples, length):
         states, drawn, stats = _advance(score, tuned, states, keys, jnp.asarray(start), length)

@@ -9,6 +9,8 @@ import jax
 from tqdm import tqdm
 
 _SECONDS_BEFORE_SHOWN = 2.0
+_CHUNKS = 20
+"""A run that shows its progress is cut into about this many chunks of one compiled length."""
 _compile_seconds = 0.0
 _listening = False
 
@@ -16,6 +18,16 @@ _listening = False
 def wants_progress(progress: bool | None) -> bool:
     """Whether to show a bar: as asked, or only where a person watches."""
     return sys.stderr.isatty() if progress is None else progress
+
+
+def chunk_length(num_steps: int, *, must_divide: bool = False) -> int:
+    """The steps of one chunk: a divisor near a twentieth where there is one.
+
+    Where there is none, a twentieth (the last chunk then runs past the end), or all steps if it must divide.
+    """
+    ideal = max(num_steps // _CHUNKS, 1)
+    divisors = [k for k in range(ideal, 4 * ideal + 1) if num_steps % k == 0]
+    return divisors[0] if divisors else (num_steps if must_divide else ideal)
 
 
 @contextmanager

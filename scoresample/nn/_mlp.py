@@ -9,6 +9,9 @@ from jaxtyping import Array, Float
 _LOWEST_FREQUENCY, _HIGHEST_FREQUENCY = 0.25, 8.0
 """Range of the angular frequencies of the noise-level features, in radians per unit of log sigma."""
 
+_EMBEDDING_WIDTH = 64
+"""Width of the embedding of the noise level."""
+
 
 class NoiseLevelFeatures(eqx.Module):
     """Sines and cosines of the logarithm of the noise level.
@@ -78,9 +81,9 @@ class ResidualMLP(eqx.Module):
         """
         keys = jax.random.split(key, depth + 3)
         self.features = NoiseLevelFeatures()
-        self.embed = eqx.nn.Linear(self.features.num_features, width, key=keys[0])
+        self.embed = eqx.nn.Linear(self.features.num_features, _EMBEDDING_WIDTH, key=keys[0])
         self.lift = eqx.nn.Linear(dimension, width, key=keys[1])
-        self.blocks = tuple(FiLMBlock(width, width, key=k) for k in keys[3:])
+        self.blocks = tuple(FiLMBlock(width, _EMBEDDING_WIDTH, key=k) for k in keys[3:])
         project = eqx.nn.Linear(width, dimension, key=keys[2])
         self.project = eqx.tree_at(lambda layer: (layer.weight, layer.bias), project, replace_fn=jnp.zeros_like)
 

@@ -20,7 +20,7 @@ BEYOND_CHANCE = 4.0
 """Monte-Carlo standard errors: 1 in 16,000 by chance, so that even hundreds of quantities rarely raise an alarm."""
 
 NULL_FACTORS = (1.5, 3.0)
-"""Multiples of the null's 95% quantile. None of 360 exact samples of 1 to 12 dimensions came beyond 1.5."""
+"""Multiples of the null's 95% quantile. None of 144 exact samples of 1 to 12 dimensions came beyond 1.5."""
 
 
 def reference_checks(run: RunStatistics, deviation: Deviation) -> list[Check]:

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from scoresample.checks import Check
-from scoresample.diagnostics import ModeWeights, coordinates
+from scoresample.diagnostics import ModeWeights
 from scoresample.inference import Draws
 from scoresample.report._against import distrust, reference_checks, unverified_check
 from scoresample.report._comparison import Comparison
+from scoresample.report._doors import expected_mode_weights, mode_positions, validated_runs
 from scoresample.report._format import counted, listed
 from scoresample.report._internal import internal_checks
 from scoresample.report._mode_check import mode_check
@@ -69,10 +69,10 @@ def compare(
         >>> compare({"NUTS": nuts}).verdicts["NUTS"].level
         'use'
     """
-    results, reference_name = _validated(results, reference)
-    centres = None if modes is None else _mode_positions(modes, next(iter(results.values())))
+    results, reference_name = validated_runs(results, reference)
+    centres = None if modes is None else mode_positions(modes, next(iter(results.values())))
     runs = {name: run_statistics(name, draws, modes=centres, seed=seed) for name, draws in results.items()}
-    expected = _expected_modes(centres, mode_weights, runs, reference_name)
+    expected = expected_mode_weights(centres, mode_weights, runs, reference_name)
     own = {name: internal_checks(run) for name, run in runs.items()}
     if centres is not None and isinstance(expected, np.ndarray):
         own = {name: [*checks, *mode_check(runs[name], expected, centres)] for name, checks in own.items()}
@@ -109,80 +109,6 @@ def compare(
         expected_modes=expected,
         seed=seed,
     )
-
-
-def _validated(results: Any, reference: Any) -> tuple[dict[str, Draws], str | None]:
-    if not isinstance(results, Mapping):
-        raise TypeError(f"`results` must map names to Draws, but a {type(results).__name__} came: {{'NUTS': draws}}.")
-    if not results:
-        raise ValueError("`results` is empty: pass at least one run, as {'NUTS': draws}.")
-    for name, draws in results.items():
-        if not isinstance(name, str) or not isinstance(draws, Draws):
-            came = f"{type(name).__name__} -> {type(draws).__name__}"
-            raise TypeError(f"`results` must map names to Draws, but {came} came. Pass what `sample` returned.")
-    runs, name = dict(results), None
-    if isinstance(reference, Draws):
-        name = next((known for known, draws in runs.items() if draws is reference), None)
-        if name is None:
-            name = next(free for free in ("reference", *(f"reference {k}" for k in range(2, 99))) if free not in runs)
-            runs[name] = reference
-    elif isinstance(reference, str):
-        if reference not in runs:
-            raise ValueError(f"`reference` is {reference!r}, but the results are {listed(list(runs), 20)}. Name one.")
-        name = reference
-    elif reference is not None:
-        raise TypeError(f"`reference` must be a name from `results` or Draws, but a {type(reference).__name__} came.")
-    first = next(iter(runs))
-    for other, draws in runs.items():
-        if _layout(draws) != _layout(runs[first]):
-            raise ValueError(
-                f"`results`: {other!r} has positions {_layout(draws)}, but {first!r} has {_layout(runs[first])}. "
-                "Compare draws of one target, in the same coordinates."
-            )
-    return runs, name
-
-
-def _layout(draws: Draws) -> str:
-    leaves = jax.tree_util.tree_leaves_with_path(draws.position)
-    return ", ".join(
-        f"{jax.tree_util.keystr(path, simple=True, separator='.') or 'x'}{list(leaf.shape[2:])}"
-        for path, leaf in leaves
-    )
-
-
-def _mode_positions(modes: Any, draws: Draws) -> np.ndarray:
-    """The modes as a matrix of shape (modes, dimension)."""
-    dimension = coordinates(draws).shape[-1]
-    if isinstance(modes, (np.ndarray, jax.Array, list, tuple)):
-        centres = np.asarray(modes, dtype=np.float64)
-        if centres.ndim == 1 and dimension == 1:
-            centres = centres[:, None]
-    elif jax.tree.structure(modes) == jax.tree.structure(draws.position):
-        leaves = [np.asarray(leaf, dtype=np.float64) for leaf in jax.tree.leaves(modes)]
-        centres = np.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
-    else:
-        raise ValueError(f"`modes` must be an array or a tree like the positions, but a {type(modes).__name__} came.")
-    if centres.ndim != 2 or centres.shape[1] != dimension or not np.all(np.isfinite(centres)):
-        raise ValueError(f"`modes` must be finite and of shape (modes, {dimension}), but {centres.shape} came.")
-    return centres
-
-
-def _expected_modes(
-    centres: np.ndarray | None, weights: Any, runs: dict[str, RunStatistics], reference: str | None
-) -> np.ndarray | ModeWeights | None:
-    if centres is None:
-        if weights is not None:
-            raise ValueError("`mode_weights` came without `modes`: pass the modes' positions too.")
-        return None
-    if weights is None:
-        return None if reference is None else runs[reference].modes
-    values = np.asarray(weights, dtype=np.float64)
-    if values.shape != (len(centres),) or np.any(values < 0) or not np.isclose(np.sum(values), 1.0, atol=1e-4):
-        raise ValueError(
-            f"`mode_weights` must be {len(centres)} non-negative numbers that sum to one, but {values} came. "
-            "Give one for each mode."
-        )
-    return values / np.sum(values)
 
 
 def _notes(

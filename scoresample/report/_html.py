@@ -10,16 +10,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from scoresample.report._bars import modes_figure, ranks_figure
 from scoresample.report._comparison import Comparison
 from scoresample.report._format import human, listed
-from scoresample.report._plots import (
-    MAX_MARGINALS,
-    MAX_PAIRED,
-    marginals_figure,
-    modes_figure,
-    pairs_figure,
-    ranks_figure,
-)
+from scoresample.report._plots import MAX_MARGINALS, MAX_PAIRED, marginals_figure, pairs_figure
 from scoresample.report._statistics import RunStatistics
 from scoresample.report._svg import inline_svg
 from scoresample.report._table import shown, shown_columns

@@ -1,4 +1,4 @@
-"""The figures of the report: marginals, pairs, ranks of chains, mode weights."""
+"""The clouds and curves of the report: marginal densities and pairs."""
 
 import math
 import warnings
@@ -8,24 +8,24 @@ import numpy as np
 from arviz_stats.base.array import array_stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
-from scoresample.diagnostics import ModeWeights, normalized_weights, systematic_resample
+from scoresample.diagnostics import normalized_weights, systematic_resample
 from scoresample.report._comparison import Comparison
+from scoresample.report._legend import COLOURS, LINE_STYLES, REFERENCE_COLOUR, draw_legend, place_of
 from scoresample.report._statistics import RunStatistics
-from scoresample.report._svg import COLOURS, INK, LINE_STYLES, REFERENCE_COLOUR, new_figure, plain_text
+from scoresample.report._svg import new_figure, plain_text
 
 MAX_MARGINALS = 12
+"""Most panels of densities."""
+
 MAX_PAIRED = 4
-MAX_RANKED = 4
+"""Most quantities in the pairs."""
+
 MAX_DRAWS = 4000
 """Most draws behind a density."""
 
 MAX_POINTS = 400
 """Most points of one run in a panel."""
-
-_RANK_BINS = 20
 
 
 def marginals_figure(comparison: Comparison) -> Figure | None:
@@ -150,9 +150,9 @@ def _contours(
     panel: Axes, x: np.ndarray, y: np.ndarray, x_window: tuple[float, float], y_window: tuple[float, float]
 ) -> None:
     """Regions that hold 50% and 90% of the draws, from a smoothed histogram."""
-    bins = 36
+    bins = 48
     counts, x_edges, y_edges = np.histogram2d(x, y, bins=bins, range=(x_window, y_window))
-    kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.3) ** 2)
+    kernel = np.exp(-0.5 * (np.arange(-4, 5) / 1.2) ** 2)
     kernel /= kernel.sum()
     for axis in (0, 1):
         counts = np.apply_along_axis(lambda row: np.convolve(row, kernel, mode="same"), axis, counts)

@@ -12,16 +12,6 @@ from matplotlib.figure import Figure
 INK = "#010203"
 """Stands for the page's text colour, light or dark, until the figure is written."""
 
-COLOURS = ("#2f86c9", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#a6761d")
-"""Okabe and Ito's palette for all kinds of colour vision, without its yellow and black (its blue a little lighter, to
-show on a dark page); then two more."""
-
-LINE_STYLES = ("-", "--", "-.", ":")
-"""Changed with every run too, so that no line is known by its colour alone."""
-
-REFERENCE_COLOUR = "#8a8f98"
-"""A grey that shows on white and on black."""
-
 _DPI = 110
 """Of the parts that are pictures: clouds of points."""
 

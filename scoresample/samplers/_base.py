@@ -1,7 +1,7 @@
 """The sampler contracts: chains on a score, and particles along a path."""
 
 import abc
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -33,7 +33,7 @@ class AbstractSampler(eqx.Module):
     @abc.abstractmethod
     def warmup(
         self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
-    ) -> tuple[Any, Self, dict[str, Array]]:
+    ) -> tuple[Any, "AbstractSampler", dict[str, Array]]:
         """Bring all chains to the bulk of the density and tune the sampler.
 
         Arguments:
@@ -144,14 +144,23 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
         """Scan `step` over the plan's steps."""
         key_init, key_steps = jax.random.split(key)
         state = self.init(path, particles, plan, key=key_init)
-        num_steps = jax.tree.leaves(plan.steps)[0].shape[0]
+        state, stats = self.advance(path, state, plan.steps, 0, key=key_steps)
+        return self.final(path, state, plan), None, ParticleInfo(jnp.asarray(plan.nfe), stats)
+
+    def advance(
+        self, path: Path, state: Any, steps: Any, first: Array | int, *, key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        """Scan `step` over some of a plan's steps, of which the first is number `first`.
+
+        The key of a step is folded from `key` and its number, so a run in chunks gives the draws of a run at once.
+        """
+        num_steps = jax.tree.leaves(steps)[0].shape[0]
 
         def body(state: Any, inputs: Any) -> tuple[Any, dict[str, Array]]:
-            index, plan_step = inputs
-            return self.step(path, state, plan_step, key=jax.random.fold_in(key_steps, index))
+            number, plan_step = inputs
+            return self.step(path, state, plan_step, key=jax.random.fold_in(key, number))
 
-        state, stats = jax.lax.scan(body, state, (jnp.arange(num_steps), plan.steps))
-        return self.final(path, state, plan), None, ParticleInfo(jnp.asarray(plan.nfe), stats)
+        return jax.lax.scan(body, state, (first + jnp.arange(num_steps), steps))
 
 
 def random_like(key: Array, tree: Position) -> Position:

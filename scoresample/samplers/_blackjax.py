@@ -1,7 +1,7 @@
 """BlackJAX's Hamiltonian samplers with BlackJAX's own window adaptation."""
 
 import abc
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import blackjax
 import equinox as eqx
@@ -84,7 +84,7 @@ class AbstractHamiltonian(AbstractSampler):
 
     def warmup(
         self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
-    ) -> tuple[Any, Self, dict[str, Array]]:
+    ) -> tuple[Any, "AbstractHamiltonian", dict[str, Array]]:
         """Stan's window adaptation of every chain, by BlackJAX."""
         logdensity = logdensity_fn(require_density(self, score))
         num_chains = jax.tree.leaves(positions)[0].shape[0]

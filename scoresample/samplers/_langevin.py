@@ -1,6 +1,6 @@
 """The unadjusted Langevin algorithm."""
 
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -78,7 +78,7 @@ class ULA(AbstractSampler):
 
     def warmup(
         self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
-    ) -> tuple[ULAState, Self, dict[str, Array]]:
+    ) -> tuple[ULAState, "ULA", dict[str, Array]]:
         """Burn in: `num_warmup` steps of every chain, nothing is tuned."""
         num_chains = jax.tree.leaves(positions)[0].shape[0]
 

@@ -68,7 +68,7 @@ def check_structure(value: Position, structure: Structure, *, name: str, what: s
             )
 
 
-def named_sites(position: Position) -> dict[str, Array]:
+def named_sites(position: Position) -> dict[str, Any]:
     """Name the arrays of a position: the identity `constrain`.
 
     A dictionary keeps its names, a bare array is called ``x``, and deeper trees join their keys with dots.

@@ -39,6 +39,26 @@ class AbstractExactDensity(AbstractDensityScore):
         """The smallest standard deviation in any direction of any component."""
 
 
+class _OverdispersedStart(eqx.Module):
+    """A start for a chain: a normal draw with the density's mean and twice its standard deviations."""
+
+    mean: Position
+    variance: Position
+
+    def __call__(self, key: Array) -> Position:
+        return jax.tree.map(
+            lambda m, v, z: m + 2 * jnp.sqrt(v) * z[0], self.mean, self.variance, _standard_normal(key, 1, self.mean)
+        )
+
+
+def _standard_normal(key: Array, num_samples: int, like: Position) -> Position:
+    """Independent standard normal numbers: trees like `like` with a leading axis."""
+    leaves, tree = jax.tree.flatten(like)
+    keys = jax.random.split(key, len(leaves)) if len(leaves) > 1 else [key]
+    noise = [jax.random.normal(k, (num_samples, *x.shape), x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, noise)
+
+
 def _decompose(covariance: np.ndarray, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Variances and eigenvectors of a covariance given as a number, variances or a matrix."""
     if covariance.shape == (*shape, *shape) and len(shape) == 1:
@@ -73,8 +93,8 @@ class Gaussian(AbstractExactDensity):
     """The normal density N(mean, covariance), with its score ``-covariance^-1 (x - mean)``.
 
     Attributes:
-        mean: array of any shape; a matrix covariance needs a vector.
-        variances: variances along `axes`, or along the coordinates where `axes` is None.
+        mean: an array, or any tree of arrays; a matrix covariance needs a vector.
+        variances: tree like `mean`: variances along `axes`, or along the coordinates where `axes` is None.
         axes: orthonormal eigenvectors of the covariance as columns, or None.
 
     Examples:
@@ -86,66 +106,96 @@ class Gaussian(AbstractExactDensity):
         (5, 2)
     """
 
-    mean: Array
-    variances: Array
+    mean: Position
+    variances: Position
     axes: Array | None
     structure: Structure
     constrain: Constrain
     init_position: Callable[[Array], Position] | None
 
-    def __init__(self, mean: object, covariance: object) -> None:
+    def __init__(self, mean: Position, covariance: Position) -> None:
         """Make a normal density.
 
         Arguments:
-            mean: array of shape (d,), or of any shape with coordinatewise variances.
-            covariance: a variance, an array of variances shaped like `mean`, or a (d, d) matrix.
+            mean: a number, an array, or a tree of arrays.
+            covariance: one variance for all coordinates, variances in a tree like `mean`, or for a vector of length d
+                a (d, d) matrix.
 
         Raises:
             ValueError: if the shapes do not fit or the covariance is not positive definite.
         """
-        self.mean = _float_array(mean, "mean")
-        variances, axes = _decompose(np.asarray(covariance), self.mean.shape, "covariance")
-        self.variances = jnp.asarray(variances, self.mean.dtype)
-        self.axes = None if axes is None else jnp.asarray(axes, self.mean.dtype)
+        self.mean = jax.tree.map(lambda m: _float_array(m, "mean"), mean)
+        if isinstance(self.mean, jax.Array):
+            covariance = np.asarray(covariance)
+        elif jax.tree.structure(covariance) == jax.tree.structure(0.0) and jnp.ndim(covariance) == 0:
+            covariance = jax.tree.map(lambda _: covariance, self.mean)
+        if jax.tree.structure(covariance) != jax.tree.structure(self.mean):
+            raise ValueError(
+                f"`covariance` must be one variance, or a tree like the mean, {jax.tree.structure(self.mean)}, got "
+                f"{jax.tree.structure(covariance)}."
+            )
+        parts = [
+            _decompose(np.asarray(c), m.shape, "covariance")
+            for c, m in zip(jax.tree.leaves(covariance), jax.tree.leaves(self.mean), strict=True)
+        ]
+        if len(parts) > 1 and any(axes is not None for _, axes in parts):
+            raise ValueError("`covariance` can be a matrix only where the mean is a single vector.")
+        tree = jax.tree.structure(self.mean)
+        variances = [jnp.asarray(v, m.dtype) for (v, _), m in zip(parts, jax.tree.leaves(self.mean), strict=True)]
+        self.variances = jax.tree.unflatten(tree, variances)
+        self.axes = None if parts[0][1] is None else jnp.asarray(parts[0][1], variances[0].dtype)
         self.structure = structure_of(self.mean)
         self.constrain = named_sites
-        self.init_position = None
+        self.init_position = _OverdispersedStart(*self.moments())
 
-    def _rotate(self, x: Array) -> Array:
-        return x if self.axes is None else x @ self.axes
+    @classmethod
+    def like(cls, structure: Structure, standard_deviation: float = 1.0) -> "Gaussian":
+        """The normal density with zero mean and one standard deviation, on positions of a structure.
 
-    def _rotate_back(self, x: Array) -> Array:
-        return x if self.axes is None else self.axes @ x
+        Arguments:
+            structure: such as ``posterior.structure``.
+            standard_deviation: of every coordinate.
 
-    def logdensity(self, position: Array) -> Array:
+        Examples:
+            >>> import jax.numpy as jnp
+            >>> Gaussian.like({"mu": jnp.zeros(()), "theta": jnp.zeros(8)}, 3.0).variances["mu"].item()
+            9.0
+        """
+        return cls(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), structure), standard_deviation**2)
+
+    def logdensity(self, position: Position) -> Array:
         """The normalised log density, a scalar."""
         return self.value_and_score(position)[0]
 
-    def value_and_score(self, position: Array) -> tuple[Array, Array]:
+    def value_and_score(self, position: Position) -> tuple[Array, Position]:
         """The normalised log density and the score."""
-        offset = self._rotate(position - self.mean)
-        ratio = offset / self.variances
-        value = -0.5 * jnp.sum(offset * ratio + jnp.log(2 * jnp.pi * self.variances))
-        return value, -self._rotate_back(ratio)
+        offset = jax.tree.map(jnp.subtract, position, self.mean)
+        if self.axes is not None:
+            offset = offset @ self.axes
+        ratio = jax.tree.map(jnp.divide, offset, self.variances)
+        terms = jax.tree.map(lambda o, r, v: jnp.sum(o * r + jnp.log(2 * jnp.pi * v)), offset, ratio, self.variances)
+        score = jax.tree.map(jnp.negative, ratio if self.axes is None else self.axes @ ratio)
+        return -0.5 * jax.tree.reduce(jnp.add, terms), score
 
-    def sample(self, key: Array, num_samples: int) -> Array:
-        """Independent draws of shape ``(num_samples, *mean.shape)``."""
-        noise = jax.random.normal(key, (num_samples, *self.mean.shape), self.mean.dtype) * jnp.sqrt(self.variances)
-        return self.mean + (noise if self.axes is None else noise @ self.axes.T)
+    def sample(self, key: Array, num_samples: int) -> Position:
+        """Independent draws, a tree like the mean with a leading axis of length `num_samples`."""
+        noise = _standard_normal(key, num_samples, self.mean)
+        noise = jax.tree.map(lambda z, v: z * jnp.sqrt(v), noise, self.variances)
+        return jax.tree.map(jnp.add, noise if self.axes is None else noise @ self.axes.T, self.mean)
 
     def perturbed(self, alpha: Array, variance: Array) -> "Gaussian":
         """N(alpha mean, alpha^2 covariance + variance I)."""
-        return eqx.tree_at(
-            lambda g: (g.mean, g.variances), self, (alpha * self.mean, alpha**2 * self.variances + variance)
-        )
+        mean = jax.tree.map(lambda m: alpha * m, self.mean)
+        variances = jax.tree.map(lambda v: alpha**2 * v + variance, self.variances)
+        return eqx.tree_at(lambda g: (g.mean, g.variances), self, (mean, variances))
 
-    def moments(self) -> tuple[Array, Array]:
+    def moments(self) -> tuple[Position, Position]:
         """The mean and the coordinates' variances."""
         return self.mean, self.variances if self.axes is None else self.axes**2 @ self.variances
 
     def smallest_scale(self) -> Array:
         """The root of the smallest eigenvalue of the covariance."""
-        return jnp.sqrt(jnp.min(self.variances))
+        return jnp.sqrt(jax.tree.reduce(jnp.minimum, jax.tree.map(jnp.min, self.variances)))
 
 
 class GaussianMixture(AbstractExactDensity):
@@ -207,7 +257,7 @@ class GaussianMixture(AbstractExactDensity):
         self.axes = jnp.asarray(np.stack(axes), self.means.dtype) if axes else None
         self.structure = structure_of(self.means[0])
         self.constrain = named_sites
-        self.init_position = None
+        self.init_position = _OverdispersedStart(*self.moments())
 
     def logdensity(self, position: Array) -> Array:
         """The normalised log density, a scalar."""

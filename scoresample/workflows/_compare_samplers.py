@@ -90,16 +90,15 @@ def compare_samplers(
         results[reference] = sample(target, samplers.get(reference, NUTS()), key=key_reference, **counts)
         if wants_path:
             report("running NUTS for separate pilot draws, and training a score on them")
-            path, _ = fit_score_to_density(
+            path, pilot = fit_score_to_density(
                 target,
                 key=key_learn,
-                num_pilot=total,
                 num_chains=num_chains,
                 num_warmup=num_warmup,
                 progress=progress,
                 **fit_settings,
             )
-            notes.append(_training_note(path, f"{total} draws of a separate NUTS run"))
+            notes.append(_training_note(path, f"{pilot.num_chains * pilot.num_draws} draws of a separate NUTS run"))
     elif isinstance(target, AbstractScore) and wants_path:
         raise TypeError(
             f"`target`: {', '.join(wants_path)} need a path from noise to the target, but {type(target).__name__} is "

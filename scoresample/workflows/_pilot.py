@@ -16,7 +16,7 @@ def fit_score_to_density(
     density: AbstractDensityScore,
     *,
     key: Array,
-    num_pilot: int = 4000,
+    num_pilot: int = 10_000,
     num_chains: int = 4,
     num_warmup: int = 1000,
     progress: bool | None = None,

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -27,6 +28,8 @@ def made_draws(
         "constrain": lambda one: one if isinstance(one, dict) else {"x": one},
         "attributes": {"sampler": "made up", "settings": '{"steps": 10}', "versions": {"numpy": np.__version__}},
     }
+    if fields.get("log_weights") is not None:
+        fields["log_weights"] = jnp.asarray(fields["log_weights"], jnp.float32)
     return Draws(position=position, kind=kind, **(defaults | fields))
 
 

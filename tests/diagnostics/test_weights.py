@@ -7,8 +7,8 @@ from tests.diagnostics.made_draws import autoregressive_chains, made_draws, norm
 def test_normalised_weights_survive_huge_logarithms() -> None:
     log_weights = np.array([[1000.0, 1000.0 + np.log(3.0)]])
     draws = made_draws(np.zeros((1, 2), np.float32), "independent", log_weights=log_weights)
-    np.testing.assert_allclose(normalized_weights(draws), [0.25, 0.75])
-    assert np.isclose(kish_ess(normalized_weights(draws)), 1.6)
+    np.testing.assert_allclose(normalized_weights(draws), [0.25, 0.75], rtol=1e-4)
+    assert np.isclose(kish_ess(normalized_weights(draws)), 1.6, rtol=1e-4)
 
 
 def test_systematic_resampling_keeps_each_count_within_one_of_its_share() -> None:

@@ -1,0 +1,35 @@
+"""The reported number of score evaluations is the number of calls."""
+
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import pytest
+from jaxtyping import Array
+
+import scoresample as ss
+
+SAMPLERS: dict[str, Any] = {
+    "AnnealedLangevin": ss.AnnealedLangevin(num_levels=3, steps_per_level=2),
+    "PredictorCorrector": ss.PredictorCorrector(num_steps=3, corrector_steps=2, denoise=False),
+    "ReverseSDE": ss.ReverseSDE(num_steps=3),
+    "ReverseSDE, unused stages": ss.ReverseSDE(num_steps=3, solver=diffrax.SlowRK()),
+    "ProbabilityFlowODE, first same as last": ss.ProbabilityFlowODE(num_steps=3, solver=diffrax.Tsit5(), denoise=False),
+    "ProbabilityFlowODE, adaptive": ss.ProbabilityFlowODE(solver=diffrax.Heun(), rtol=1e-2),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_score_evaluations_are_counted(name: str) -> None:
+    calls: list[float] = []
+
+    def counted(z: Array, t: Array) -> Array:
+        jax.debug.callback(lambda t: calls.append(float(t)), t)
+        return -2 * z
+
+    path = ss.PerturbedScore(counted, ss.VP(), structure=jnp.zeros(2))
+    draws = ss.sample(path, SAMPLERS[name], key=jax.random.key(0), num_samples=1, num_chains=1)
+    jax.effects_barrier()
+    assert draws.nfe == len(calls)
+    assert draws.info["num_evaluations"] == len(calls)
