@@ -16,7 +16,8 @@ from scoresample.testing import check_path
 
 def train_elsewhere(data, num_steps, key):
     """Stands for somebody else's training: predict the noise at one of 1,000 levels, on standardised data."""
-    net, adam, vp = eqx.nn.MLP(3, 2, 64, 3, jax.nn.silu, key=key), optax.adam(2e-3), ss.VP()
+    net, vp = eqx.nn.MLP(3, 2, 64, 3, jax.nn.silu, key=key), ss.VP()
+    adam = optax.adam(optax.cosine_decay_schedule(5e-3, num_steps))
 
     @eqx.filter_jit
     def step(net, state, keys):
@@ -45,7 +46,7 @@ def main(quick: bool) -> None:
     settings |= {"location": mean, "scale": sd, "log_snr_range": (-4.0, 3.5)}
     mine = ss.PerturbedScore(lambda z, index: net(jnp.append(z, index / 999)), ss.VP(), **settings)
     check_path(mine, data, key=key_check)
-    draws = ss.sample(mine, ss.ReverseSDE(), key=key_draw, num_samples=250)
+    draws = ss.sample(mine, ss.ReverseSDE(), key=key_draw)
     print("data: mean", mean, "sd", sd)
     print("draws: mean", draws.position[0].mean(axis=0), "sd", draws.position[0].std(axis=0))
     # --8<-- [end:equinox]

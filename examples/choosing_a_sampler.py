@@ -27,12 +27,10 @@ def show(title, target, num_samples):
     # --8<-- [start:run]
     exact = ss.exact_draws(target, key=key_exact, num_samples=4 * num_samples)
     path = ss.perturb(target, ss.VP())  # the scores of the target with noise added, known exactly here
-    starts = jnp.array([[-4.0, 0.0], [-1.0, 2.0], [1.0, -2.0], [4.0, 0.0]])
     runs = {}
     for key, (name, sampler) in zip(keys, SAMPLERS.items(), strict=True):
-        on_chains = isinstance(sampler, ss.AbstractSampler)
-        start = {"initial_position": starts} if on_chains else {}
-        runs[name] = ss.sample(target if on_chains else path, sampler, key=key, num_samples=num_samples, **start)
+        on = target if isinstance(sampler, ss.AbstractSampler) else path
+        runs[name] = ss.sample(on, sampler, key=key, num_samples=num_samples)
     comparison = ss.compare(runs, reference=exact)
     # --8<-- [end:run]
     print(f"\n{title}\n{'-' * len(title)}")

@@ -41,9 +41,9 @@ def main(quick: bool, out: str) -> None:
 
     settings = {"num_pilot": 1000, "num_epochs": 30} if quick else {}
     # --8<-- [start:score]
-    score, pilot, record = ss.fit_score_to_density(posterior, key=key_learn, **settings)
+    score, pilot = ss.fit_score_to_density(posterior, key=key_learn, **settings)
     print(ss.compare({"pilot": pilot}).verdicts["pilot"])
-    print(record)
+    print(score.record)
     sde = ss.sample(score, ss.ReverseSDE(), key=key_sde)
     # --8<-- [end:score]
 

@@ -29,29 +29,28 @@ def main(quick: bool) -> None:
     key_x, key_y, key_check, *keys = jax.random.split(jax.random.key(0), 6)
     features = jax.random.normal(key_x, (80, 2))
     labels = jax.random.bernoulli(key_y, jax.nn.sigmoid(features @ jnp.array([1.5, -0.5]))).astype(float)
-    start = jnp.zeros(2)
-    counts = {"num_samples": 1000 if quick else 10_000, "initial_position": start}
+    num_samples = 1000 if quick else 10_000
 
     # --8<-- [start:density]
     prior = ss.Gaussian(jnp.zeros(2), 4.0)
-    likelihood = ss.DensityScore(log_likelihood, features, labels, structure=start)
+    likelihood = ss.DensityScore(log_likelihood, features, labels, structure=jnp.zeros(2))
     posterior = prior + likelihood
     check_score(posterior, key=key_check)
-    nuts = ss.sample(posterior, ss.NUTS(), key=keys[0], **counts)
+    nuts = ss.sample(posterior, ss.NUTS(), key=keys[0], num_samples=num_samples)
     # --8<-- [end:density]
 
     # --8<-- [start:bare]
-    bare = prior + ss.Score(likelihood_score, features, labels, structure=start)
-    ula = ss.sample(bare, ss.ULA(step_size=0.005), key=keys[1], **counts)
+    bare = prior + ss.Score(likelihood_score, features, labels, structure=jnp.zeros(2))
+    ula = ss.sample(bare, ss.ULA(step_size=0.005), key=keys[1], num_samples=num_samples)
     try:
-        ss.sample(bare, ss.NUTS(), key=keys[2], **counts)
+        ss.sample(bare, ss.NUTS(), key=keys[2], num_samples=num_samples)
     except TypeError as error:
         print(f"NUTS on the bare score:\n  {error}\n")
     # --8<-- [end:bare]
 
     # --8<-- [start:line]
     density = ss.LineIntegralDensity(bare, origin=nuts.position.mean(axis=(0, 1)))
-    hmc = ss.sample(density, ss.HMC(), key=keys[2], **counts)
+    hmc = ss.sample(density, ss.HMC(num_integration_steps=3), key=keys[2], num_samples=num_samples)
     # --8<-- [end:line]
     runs = {"NUTS": nuts, "ULA": ula, "HMC on the line integral": hmc}
     print(ss.compare(runs, reference="NUTS"))

@@ -56,6 +56,10 @@ def gaussian_array() -> Gaussian:
     return Gaussian(jnp.arange(6.0).reshape(2, 3), jnp.linspace(0.5, 2.0, 6).reshape(2, 3))
 
 
+def gaussian_tree() -> Gaussian:
+    return Gaussian(tree_position(), {"effects": jnp.array([0.5, 4.0]), "log_scale": jnp.asarray(0.1)})
+
+
 def mixture() -> GaussianMixture:
     return GaussianMixture(
         [0.3, 0.7], [[-1.0, 0.5], [2.0, 1.0]], [[[1.0, 0.3], [0.3, 0.5]], [[0.4, -0.1], [-0.1, 0.8]]]
@@ -95,8 +99,7 @@ def bare_tree() -> Score:
 
 def numpyro_model(y: Array) -> None:
     scale = numpyro.sample("scale", dist.HalfNormal(2.0))
-    weights = numpyro.sample("weights", dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])))
-    mean = numpyro.deterministic("mean", scale * weights[0])
+    mean = numpyro.deterministic("mean", 0.5 * scale)
     numpyro.sample("y", dist.Normal(mean, scale), obs=y)
 
 
@@ -107,6 +110,7 @@ def numpyro_posterior() -> DensityScore:
 SCORES: dict[str, Callable[[], AbstractScore]] = {
     "gaussian": gaussian,
     "gaussian of an array": gaussian_array,
+    "gaussian of a tree": gaussian_tree,
     "mixture": mixture,
     "log density of a tree": density,
     "bare score": bare,
@@ -162,6 +166,8 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "network of a tree": network_path,
     "network of an array": array_network_path,
     "network under another process": lambda: network_path().with_process(VP()),
+    "noised gaussian of a tree": lambda: perturb(gaussian_tree(), VP()),
+    "tempered density of a tree": lambda: TemperedPath(Gaussian.like(tree_position(), 3.0), density()),
     "tempered": lambda: TemperedPath(Gaussian(jnp.zeros(2), 9.0), mixture(), scale=jnp.array([1.0, 2.0])),
 }
 

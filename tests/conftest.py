@@ -4,6 +4,9 @@ The package itself is imported inside the fixtures: type checks are switched on 
 after it has read this file.
 """
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.monitoring
 import jax.numpy as jnp
+import jaxtyping
 import pytest
 
 
@@ -21,6 +25,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=Path,
         help="folder of posteriordb's reference posteriors, one folder each; tests against them are skipped without it",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share compiled programs between the tests, the workers and the scripts that tests start.
+
+    Most of the time of a test is spent in compilation. The folder lives as long as the session.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="scoresample-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +57,14 @@ def precision(request: pytest.FixtureRequest) -> Iterator[jnp.dtype]:
     """The default floating dtype of the test: it runs once with each."""
     with jax.enable_x64(request.param == "float64"):
         yield jnp.dtype(request.param)
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """Let arguments of a wrong type reach the package's own errors, as they do for users."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 class Compilations:

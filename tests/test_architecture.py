@@ -1,4 +1,4 @@
-"""The rules of the house, read from its sources: who imports whom, abstract or final, exports, documentation, bounds."""
+"""The rules of the house, read from its sources: imports, abstract or final classes, exports, documentation, bounds."""
 
 import ast
 import importlib

@@ -12,7 +12,7 @@ import jax
 from scoresample._version import __version__
 from scoresample.cli._models import BUILT_IN, load_model
 from scoresample.inference import SamplingError
-from scoresample.samplers import AbstractParticleSampler, AbstractSampler, available_samplers
+from scoresample.samplers import AbstractHamiltonian, AbstractParticleSampler, AbstractSampler, available_samplers
 from scoresample.workflows import compare_samplers
 
 _DEFAULT_SAMPLERS = "nuts,reverse-sde,probability-flow,predictor-corrector,annealed-langevin"
@@ -73,7 +73,10 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--num-samples", type=int, default=1000, metavar="N", help="draws of each chain (%(default)s)")
     compare.add_argument("--num-chains", type=int, default=4, metavar="N", help="number of chains (%(default)s)")
     compare.add_argument("--num-warmup", type=int, default=1000, metavar="N", help="warm-up steps (%(default)s)")
-    compare.add_argument("--epochs", type=int, default=300, metavar="N", help="training epochs at most (%(default)s)")
+    compare.add_argument("--epochs", type=int, metavar="N", help="passes over the draws in training a score")
+    compare.add_argument(
+        "--target-acceptance", type=float, default=0.9, metavar="RATE", help="what NUTS and HMC tune to (%(default)s)"
+    )
     compare.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (%(default)s)")
     compare.add_argument("--save-draws", action="store_true", help="also write each run as DIR/draws/NAME.nc")
     compare.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -120,7 +123,7 @@ def samplers_table() -> str:
     )
 
 
-def _chosen_samplers(names: str) -> dict[str, AbstractSampler | AbstractParticleSampler[Any]]:
+def _chosen_samplers(names: str, target_acceptance: float) -> dict[str, AbstractSampler | AbstractParticleSampler[Any]]:
     known = available_samplers()
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in chosen if name not in known]
@@ -128,11 +131,14 @@ def _chosen_samplers(names: str) -> dict[str, AbstractSampler | AbstractParticle
         raise ValueError(f"there is no sampler {', '.join(map(repr, unknown))}. The samplers are: {', '.join(known)}.")
     if not chosen:
         raise ValueError(f"`--samplers` is empty. The samplers are: {', '.join(known)}.")
-    return {name: known[name]() for name in chosen}
+    tuned = {"target_acceptance_rate": target_acceptance}
+    return {
+        name: known[name](**tuned) if issubclass(known[name], AbstractHamiltonian) else known[name]() for name in chosen
+    }
 
 
 def _compare(options: argparse.Namespace) -> int:
-    samplers = _chosen_samplers(options.samplers)
+    samplers = _chosen_samplers(options.samplers, options.target_acceptance)
     target = load_model(options.model)
     options.out.mkdir(parents=True, exist_ok=True)
     comparison = compare_samplers(
@@ -142,9 +148,9 @@ def _compare(options: argparse.Namespace) -> int:
         num_samples=options.num_samples,
         num_chains=options.num_chains,
         num_warmup=options.num_warmup,
-        num_epochs=options.epochs,
         title=f"Samplers on {options.model}",
         report=lambda line: print(f"... {line}", file=sys.stderr, flush=True),
+        **({} if options.epochs is None else {"num_epochs": options.epochs}),
     )
     print(comparison)
     report = comparison.save(options.out / "report.html")

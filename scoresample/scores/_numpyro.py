@@ -24,6 +24,9 @@ from scoresample.scores._function import DensityScore
 _FIXED_SEED = 0
 """Models may ask for a key outside their latent sites (subsampling, stochastic initial values): it is constant."""
 
+_UNIFORM_START = init_to_uniform()
+"""One object for all models: each call makes a new function, and a new function compiles again."""
+
 
 class _LogJoint(eqx.Module):
     """``log p(position, data)`` in unconstrained space, Jacobian included: NumPyro's potential, negated here once."""
@@ -167,7 +170,7 @@ def from_numpyro(
     if allow_prior and not any(s["type"] == "sample" and s["is_observed"] for s in trace.values()):
         trace = {**trace, "": {"type": "sample", "is_observed": True, "value": 0.0}}
     _check_trace(trace)
-    strategy: Any = init_to_uniform() if init_strategy is None else init_strategy
+    strategy: Any = _UNIFORM_START if init_strategy is None else init_strategy
 
     if static_data:
         model, args, kwargs = _StaticData(model, args, kwargs), (), {}

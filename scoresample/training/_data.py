@@ -26,6 +26,7 @@ class TrainingData(NamedTuple):
 
     Attributes:
         points: (n, d) points of zero mean and unit variance.
+        scores: (n, d) scores of the clean density at the points, in their coordinates, or None.
         position: one position, for its tree and shapes.
         location: the mean that was subtracted, a tree like a position.
         scale: the standard deviation by which it was divided, likewise.
@@ -33,13 +34,14 @@ class TrainingData(NamedTuple):
     """
 
     points: Array
+    scores: Array | None
     position: Position
     location: Position
     scale: Position
     constrain: Constrain
 
 
-def prepare(data: Any, key: Array) -> TrainingData:
+def prepare(data: Any, scores: Any, key: Array) -> TrainingData:
     """Flatten, check and standardise data.
 
     Raises:
@@ -47,14 +49,17 @@ def prepare(data: Any, key: Array) -> TrainingData:
         ValueError: if there are too few draws, lengths differ, values are not finite or a coordinate never varies.
     """
     constrain: Constrain = named_sites
+    tree: Any
     if isinstance(data, DrawsLike):
         constrain = data.constrain
-        tree = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), data.position)
+        tree, scores = (
+            jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), t) for t in (data.position, scores)
+        )
         if data.log_weights is not None:
             chosen = np.asarray(jax.random.categorical(key, jnp.ravel(data.log_weights), shape=data.log_weights.shape))
-            tree = jax.tree.map(lambda x: x[chosen.ravel()], tree)
+            tree, scores = jax.tree.map(lambda x: x[chosen.ravel()], (tree, scores))
     else:
-        tree = jax.tree.map(np.asarray, data)
+        tree, scores = jax.tree.map(np.asarray, (data, scores))
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves or not all(np.issubdtype(leaf.dtype, np.number) for _, leaf in leaves):
         raise TypeError(
@@ -75,20 +80,36 @@ def prepare(data: Any, key: Array) -> TrainingData:
             raise ValueError(
                 f"`data`: {int(np.sum(constant))} coordinates of {where} never vary. They have no density: drop them."
             )
+    if scores is not None:
+        _check_scores(scores, tree)
     dtype = jnp.asarray(0.0).dtype
     tree = jax.tree.map(lambda x: x.astype(np.float64), tree)
     location = jax.tree.map(lambda x: x.mean(axis=0), tree)
     scale = jax.tree.map(lambda x: x.std(axis=0), tree)
     standard = jax.tree.map(lambda x, m, s: ((x - m) / s).reshape(x.shape[0], -1), tree, location, scale)
     points = np.concatenate(jax.tree.leaves(standard), axis=1)
+    if scores is not None:
+        scores = jax.tree.map(lambda g, s: (g * s).reshape(g.shape[0], -1), scores, scale)
+        scores = np.concatenate(jax.tree.leaves(scores), axis=1)
 
     def as_array(x: np.ndarray) -> Array:
         return jnp.asarray(x, dtype)
 
     return TrainingData(
         as_array(points),
+        None if scores is None else as_array(scores),
         jax.tree.map(lambda x: as_array(x[0]), tree),
         jax.tree.map(as_array, location),
         jax.tree.map(as_array, scale),
         constrain,
     )
+
+
+def _check_scores(scores: Any, tree: Any) -> None:
+    shapes = [[leaf.shape for leaf in jax.tree.leaves(t)] for t in (scores, tree)]
+    if jax.tree.structure(scores) != jax.tree.structure(tree) or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`scores` must look like `data`, with a score for every draw; the shapes are {shapes[0]} and {shapes[1]}."
+        )
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(scores)):
+        raise ValueError("`scores`: some are not finite. Leave those draws out, or leave `scores` out.")

@@ -42,6 +42,7 @@ class _Validation(NamedTuple):
     """Held-out points with their fixed noise."""
 
     clean: Array
+    clean_score: Array | None
     noise: Array
     log_sigma: Array
 
@@ -50,6 +51,7 @@ def fit_score(
     data: Any,
     *,
     key: Array,
+    scores: Any = None,
     process: AbstractNoiseProcess | None = None,
     network: Callable[[Array, Array], Array] | None = None,
     width: int = 128,
@@ -72,6 +74,8 @@ def fit_score(
         data: an array (n, ...), a tree of arrays with one leading axis, or a sampler's `Draws`, whose `constrain` the
             score inherits. Weighted draws are resampled. Use draws that were *not* the ones you will compare with.
         key: random key.
+        scores: the score of the target's own density at every draw, shaped like the data, where it is known: the
+            training targets then vary much less (target score matching). Not for densities with hard edges.
         process: the noise process of the returned score, ``VP()`` by default.
         network: a map (vector, log sigma) -> vector of the same length to train instead of a residual MLP.
         width: width of the MLP.
@@ -107,7 +111,7 @@ def fit_score(
     )
     started = time.perf_counter()
     key_data, key_network, key_split, key_noise, key_epochs = jax.random.split(key, 5)
-    prepared = prepare(data, key_data)
+    prepared = prepare(data, scores, key_data)
     dimension = prepared.points.shape[1]
     if network is None:
         network = ResidualMLP(dimension, width=width, depth=depth, key=key_network)
@@ -116,8 +120,12 @@ def fit_score(
 
     order = jax.random.permutation(key_split, prepared.points.shape[0])
     num_validation = max(int(validation_fraction * prepared.points.shape[0]), 10)
-    validation = _fix_noise(prepared.points[order[:num_validation]], key_noise, low, high)
-    points = prepared.points[order[num_validation:]]
+    held_out, kept = order[:num_validation], order[num_validation:]
+    points, clean_scores = prepared.points, prepared.scores
+    validation = _fix_noise(
+        points[held_out], None if clean_scores is None else clean_scores[held_out], key_noise, low, high
+    )
+    points, clean_scores = points[kept], None if clean_scores is None else clean_scores[kept]
     batch_size = min(batch_size, points.shape[0])
 
     num_steps = num_epochs * (points.shape[0] // batch_size)
@@ -130,7 +138,12 @@ def fit_score(
 
     @eqx.filter_jit
     def run_epoch(
-        state: _Training, key: Array, points: Array, validation: _Validation, first_step: Array
+        state: _Training,
+        key: Array,
+        points: Array,
+        clean_scores: Array | None,
+        validation: _Validation,
+        first_step: Array,
     ) -> tuple[_Training, Array, Array]:
         key_order, key_steps = jax.random.split(key)
         num_batches = points.shape[0] // batch_size
@@ -140,12 +153,12 @@ def fit_score(
             weights, optimiser_state, average = carry
             indices, key, number = inputs
             key_sigma, key_noise = jax.random.split(key)
-            clean = points[indices]
+            clean, clean_score = jax.tree.map(lambda x: x[indices], (points, clean_scores))
             noise = jax.random.normal(key_noise, clean.shape, clean.dtype)
             log_sigma = stratified_log_sigma(key_sigma, batch_size, low, high, clean.dtype)
 
             def loss(weights: Any) -> Array:
-                return _mean_loss(eqx.combine(weights, static), clean, noise, log_sigma)
+                return _mean_loss(eqx.combine(weights, static), clean, clean_score, noise, log_sigma)
 
             value, gradient = jax.value_and_grad(loss)(weights)
             updates, optimiser_state = optimiser.update(gradient, optimiser_state, weights)
@@ -175,7 +188,7 @@ def fit_score(
         for epoch in range(num_epochs):
             first_step = jnp.asarray(epoch * (points.shape[0] // batch_size))
             state, loss, held_out = run_epoch(
-                state, jax.random.fold_in(key_epochs, epoch), points, validation, first_step
+                state, jax.random.fold_in(key_epochs, epoch), points, clean_scores, validation, first_step
             )
             train_losses.append(float(loss))
             held_out_losses.append(float(held_out))
@@ -207,22 +220,31 @@ def fit_score(
     return _as_score(fitted, prepared, VP() if process is None else process, sigma_range, record)
 
 
-def _mean_loss(denoiser: Any, clean: Array, noise: Array, log_sigma: Array) -> Array:
-    return jnp.mean(jax.vmap(lambda z, e, u: denoising_loss(denoiser, z, e, jnp.exp(u)))(clean, noise, log_sigma))
+def _each_loss(denoiser: Any, clean: Array, clean_score: Array | None, noise: Array, log_sigma: Array) -> Array:
+    def one(z: Array, g: Array | None, e: Array, u: Array) -> Array:
+        return denoising_loss(denoiser, z, g, e, jnp.exp(u))
+
+    return jax.vmap(one)(clean, clean_score, noise, log_sigma)
 
 
-def _fix_noise(points: Array, key: Array, low: float, high: float) -> _Validation:
+def _mean_loss(denoiser: Any, clean: Array, clean_score: Array | None, noise: Array, log_sigma: Array) -> Array:
+    return jnp.mean(_each_loss(denoiser, clean, clean_score, noise, log_sigma))
+
+
+def _fix_noise(points: Array, clean_scores: Array | None, key: Array, low: float, high: float) -> _Validation:
     """Held-out points, repeated, with noise and stratified levels that stay the same in all epochs."""
     repeats = -(-_FEWEST_VALIDATION_TERMS // points.shape[0])
-    clean = jnp.tile(points, (repeats, 1))
+    clean, clean_score = jax.tree.map(lambda x: jnp.tile(x, (repeats, 1)), (points, clean_scores))
     key_sigma, key_noise = jax.random.split(key)
     noise = jax.random.normal(key_noise, clean.shape, clean.dtype)
-    return _Validation(clean, noise, stratified_log_sigma(key_sigma, clean.shape[0], low, high, clean.dtype))
+    return _Validation(
+        clean, clean_score, noise, stratified_log_sigma(key_sigma, clean.shape[0], low, high, clean.dtype)
+    )
 
 
 @eqx.filter_jit
 def _losses(denoiser: Any, validation: _Validation) -> Array:
-    return jax.vmap(lambda z, e, u: denoising_loss(denoiser, z, e, jnp.exp(u)))(*validation)
+    return _each_loss(denoiser, *validation)
 
 
 def _loss_by_level(

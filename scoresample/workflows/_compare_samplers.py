@@ -85,14 +85,16 @@ def compare_samplers(
             notes.append(_training_note(learned, f"{total} separate exact draws"))
             notes.append("Path samplers run on the exact score of the noised density, except where a name says so.")
     elif isinstance(target, AbstractDensityScore):
-        reference = next((name for name, sampler in samplers.items() if isinstance(sampler, NUTS)), "nuts")
+        nuts = {name: sampler for name, sampler in samplers.items() if isinstance(sampler, NUTS)} or {"nuts": NUTS()}
+        reference, reference_sampler = next(iter(nuts.items()))
         report("running NUTS for the reference")
-        results[reference] = sample(target, samplers.get(reference, NUTS()), key=key_reference, **counts)
+        results[reference] = sample(target, reference_sampler, key=key_reference, **counts)
         if wants_path:
             report("running NUTS for separate pilot draws, and training a score on them")
             path, pilot = fit_score_to_density(
                 target,
                 key=key_learn,
+                sampler=reference_sampler,
                 num_chains=num_chains,
                 num_warmup=num_warmup,
                 progress=progress,

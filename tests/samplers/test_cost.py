@@ -11,10 +11,8 @@ from jaxtyping import Array
 import scoresample as ss
 
 SAMPLERS: dict[str, Any] = {
-    "AnnealedLangevin": ss.AnnealedLangevin(num_levels=3, steps_per_level=2),
     "PredictorCorrector": ss.PredictorCorrector(num_steps=3, corrector_steps=2, denoise=False),
-    "ReverseSDE": ss.ReverseSDE(num_steps=3),
-    "ReverseSDE, unused stages": ss.ReverseSDE(num_steps=3, solver=diffrax.SlowRK()),
+    "ReverseSDE, unused stages": ss.ReverseSDE(num_steps=3, solver=diffrax.GeneralShARK()),
     "ProbabilityFlowODE, first same as last": ss.ProbabilityFlowODE(num_steps=3, solver=diffrax.Tsit5(), denoise=False),
     "ProbabilityFlowODE, adaptive": ss.ProbabilityFlowODE(solver=diffrax.Heun(), rtol=1e-2),
 }

@@ -78,7 +78,7 @@ SOLVERS = {"Euler": diffrax.Euler, "Heun": diffrax.Heun}
 @pytest.mark.parametrize("process", ["VP", "VE"])
 @pytest.mark.parametrize("solver", ["Euler", "Heun"])
 def test_particles_follow_the_affine_recursion_to_float_precision(solver: str, process: str) -> None:
-    sampler = ss.ProbabilityFlowODE(num_steps=4, solver=SOLVERS[solver](), denoise=process == "VP")
+    sampler = ss.ProbabilityFlowODE(num_steps=3, solver=SOLVERS[solver](), denoise=process == "VP")
     law = exact(solver, sampler, process, CORRELATED)
     expected = some_particles() @ law.matrix.T + law.shift
     np.testing.assert_allclose(ends_of(sampler, process, CORRELATED, some_particles()), expected, rtol=1e-9, atol=1e-9)
@@ -87,7 +87,7 @@ def test_particles_follow_the_affine_recursion_to_float_precision(solver: str, p
 
 
 def test_law_of_the_draws_is_that_of_the_recursion() -> None:
-    sampler = ss.ProbabilityFlowODE(num_steps=4)
+    sampler = ss.ProbabilityFlowODE(num_steps=3)
     draws = ss.sample(path_of("VP", CORRELATED), sampler, key=jax.random.key(6), num_samples=5_000)
     start = start_law("VP", CORRELATED, grid("VP", CORRELATED, 1)[0])
     assert_normal_law(draws.position, *exact("Heun", sampler, "VP", CORRELATED).law(*start), unlike=(MEAN, CORRELATED))

@@ -31,7 +31,7 @@ from tests.samplers.affine_laws import (
 )
 
 NUM_PARTICLES = 20_000
-NUM_STEPS = 4
+NUM_STEPS = 3
 
 
 def drift(process: str, covariance: np.ndarray, log_snr: float, eta: float) -> Linear:

@@ -63,7 +63,9 @@ def test_sums_are_sums_and_flat() -> None:
     assert len(total.parts) == 4
     want = -2 * POINT**3 + (2.0 - jnp.exp(POINT)) - (POINT - 1) / 3
     np.testing.assert_allclose(total(POINT), want, rtol=1e-5)
-    values = (skewed(2.0) + skewed(5.0)).value_and_score(POINT)
+    both = skewed(2.0) + skewed(5.0)
+    assert isinstance(both, AbstractDensityScore)
+    values = both.value_and_score(POINT)
     np.testing.assert_allclose(values[0], log_gamma(POINT, jnp.asarray(7.0)) - jnp.sum(jnp.exp(POINT)), rtol=1e-5)
     np.testing.assert_allclose(values[1], 7.0 - 2 * jnp.exp(POINT), rtol=1e-5)
 
@@ -98,11 +100,12 @@ def test_a_combination_takes_over_what_its_parts_know() -> None:
     assert (ignorant + ignorant).structure is None
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_wrong_parts_are_refused() -> None:
-    with pytest.raises(TypeError, match="only scores can be added, got float.*DensityScore"):
+    with pytest.raises(TypeError, match=r"only scores can be added, got float.*DensityScore"):
         add_scores(skewed(), 2.0)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"shape \(3,\), but \(2,\)"):
-        skewed() + Gaussian(jnp.zeros(3), 1.0)
+        add_scores(skewed(), Gaussian(jnp.zeros(3), 1.0))
     for beta in (0.0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="`inverse_temperature` must be one positive number"):
             temper(skewed(), beta)

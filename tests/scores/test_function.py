@@ -1,5 +1,7 @@
 """Scores from functions: the sign, the data in `args`, and the log density that kernels differentiate."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +10,12 @@ from jaxtyping import Array
 
 from scoresample.scores import (
     AbstractDensityScore,
+    Constrain,
     DensityScore,
     LineIntegralDensity,
     Position,
     Score,
+    Structure,
     check_structure,
     logdensity_fn,
     named_sites,
@@ -54,9 +58,9 @@ def test_the_log_density_for_kernels_has_the_score_as_its_derivative() -> None:
     """The rule comes from `value_and_score`: a score that contradicts its log density on purpose shows it."""
 
     class Contradiction(AbstractDensityScore):
-        structure: Position = None
-        constrain: object = named_sites
-        init_position: None = None
+        structure: Structure = None
+        constrain: Constrain = named_sites
+        init_position: Callable[[Array], Position] | None = None
 
         def logdensity(self, position: Array) -> Array:
             return jnp.sum(position)
@@ -95,7 +99,7 @@ def test_structures_are_read_and_compared() -> None:
     check_structure(tree_position(), structure_of(tree_position()), name="start")
     with pytest.raises(ValueError, match=r"`start`: \['effects'\] of this position has shape \(3,\), but \(2,\)"):
         check_structure(tree_position() | {"effects": jnp.zeros(3)}, structure_of(tree_position()), name="start")
-    with pytest.raises(ValueError, match="`start`: this draw has the tree .* is needed"):
+    with pytest.raises(ValueError, match=r"`start`: this draw has the tree .* is needed"):
         check_structure({"effects": jnp.zeros(2)}, structure_of(tree_position()), name="start", what="draw")
 
 
@@ -104,6 +108,7 @@ def test_names_follow_the_tree() -> None:
     assert list(named_sites({"a": jnp.zeros(2), "b": [jnp.zeros(1), jnp.zeros(1)]})) == ["a", "b.0", "b.1"]
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_what_is_no_function_is_refused() -> None:
     for kind in (DensityScore, Score):
         with pytest.raises(TypeError, match="`fn` must be a function of a position, got ndarray"):
