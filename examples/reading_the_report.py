@@ -17,15 +17,16 @@ def main(num_samples: int, out: str) -> None:
     means, weights = jnp.array([[-4.0, 0.0], [0.0, 4.0], [4.0, 0.0]]), jnp.array([0.2, 0.3, 0.5])
     target = ss.GaussianMixture(weights, means, 0.4)
     path = ss.perturb(target, ss.VP())
+    starts = jnp.array([[-4.0, 1.0], [0.0, 3.0], [3.0, 1.0], [4.0, 0.0]])
     runs = {
-        "NUTS": ss.sample(target, ss.NUTS(), key=keys[0], num_samples=num_samples),
+        "NUTS": ss.sample(target, ss.NUTS(), key=keys[0], num_samples=num_samples, initial_position=starts),
         "reverse SDE": ss.sample(path, ss.ReverseSDE(), key=keys[1], num_samples=num_samples),
         "short ladder": ss.sample(path, ss.AnnealedLangevin(num_levels=8), key=keys[2], num_samples=num_samples),
     }
     # --8<-- [end:runs]
     # --8<-- [start:compare]
-    exact = ss.exact_draws(target, key=keys[3], num_samples=4 * num_samples)
-    comparison = ss.compare(runs, reference=exact, modes=means, mode_weights=weights, title="Three modes")
+    runs["exact draws"] = ss.exact_draws(target, key=keys[3], num_samples=4 * num_samples)
+    comparison = ss.compare(runs, reference="exact draws", modes=means, mode_weights=weights, title="Three modes")
     print(comparison)
     comparison.save(out)
     # --8<-- [end:compare]

@@ -25,8 +25,8 @@ def check_key(key: Any) -> Array:
     raise TypeError(f"`key` must be one random key, such as jax.random.key(0), got {key!r}.")
 
 
-def check_count(name: str, value: Any, least: int, remedy: str = "") -> None:
-    """Raise unless `value` is a whole number of at least `least`.
+def check_count(name: str, value: Any, least: int, remedy: str = "") -> int:
+    """The value as a Python integer, if it is a whole number of at least `least`.
 
     Raises:
         TypeError: if it is not a whole number.
@@ -36,6 +36,7 @@ def check_count(name: str, value: Any, least: int, remedy: str = "") -> None:
         raise TypeError(f"`{name}` must be a whole number, got {value!r}.")
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}.{' ' + remedy if remedy else ''}")
+    return int(value)
 
 
 def score_for_chains(target: Any) -> AbstractScore:
@@ -137,8 +138,10 @@ def _finite_by_chain(tree: Position) -> np.ndarray:
 
 
 def _check_score_value(value: Any, position: Position) -> None:
-    got = jax.tree.structure(value), [tuple(leaf.shape) for leaf in jax.tree.leaves(value)]
-    want = jax.tree.structure(position), [tuple(leaf.shape) for leaf in jax.tree.leaves(position)]
+    got, want = (
+        (jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(structure_of(tree))])
+        for tree in (value, position)
+    )
     if got != want:
         raise ValueError(
             f"`target`: the score returned {structure_of(value)}, but a score looks like its position, "

@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from scoresample.inference._doors import check_count, check_key
 from scoresample.inference._draws import Draws
+from scoresample.inference._progress import compile_seconds
 from scoresample.inference._sample import run_attributes
 from scoresample.scores import AbstractExactDensity
 
@@ -34,15 +35,15 @@ def exact_draws(density: AbstractExactDensity, *, key: Array, num_samples: int =
     """
     if not isinstance(density, AbstractExactDensity):
         raise TypeError(f"`density` must have exact draws (Gaussian, GaussianMixture), got {type(density).__name__}.")
-    check_count("num_samples", num_samples, 1)
-    started = time.perf_counter()
-    position = density.sample(check_key(key), num_samples)
+    num_samples = check_count("num_samples", num_samples, 1)
+    started, compiled = time.perf_counter(), compile_seconds()
+    position = jax.block_until_ready(density.sample(check_key(key), num_samples))
     return Draws(
         position=jax.tree.map(lambda x: np.asarray(x)[None], position),
         kind="independent",
         log_weights=None,
         stats={"non_finite": np.zeros((1, num_samples), bool)},
-        info={"num_warmup": 0, "num_evaluations": 0, "checks": [], "compile_seconds": 0.0},
+        info={"num_warmup": 0, "num_evaluations": 0, "checks": [], "compile_seconds": compile_seconds() - compiled},
         nfe=0.0,
         seconds=time.perf_counter() - started,
         constrain=density.constrain,

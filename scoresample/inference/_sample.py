@@ -84,11 +84,11 @@ def sample(
         (4, 10, 2)
     """
     key = check_key(key)
-    check_count("num_samples", num_samples, 1, "Zero draws say nothing about a density.")
-    check_count("num_chains", num_chains, 1)
-    check_count("num_warmup", num_warmup, 0)
+    num_samples = check_count("num_samples", num_samples, 1, "Zero draws say nothing about a density.")
+    num_chains = check_count("num_chains", num_chains, 1)
+    num_warmup = check_count("num_warmup", num_warmup, 0)
     if batch_size is not None:
-        check_count("batch_size", batch_size, 1)
+        batch_size = check_count("batch_size", batch_size, 1)
     check_target(target)
     started, compiled = time.perf_counter(), compile_seconds()
     show = wants_progress(progress)

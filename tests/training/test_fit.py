@@ -1,0 +1,289 @@
+"""`fit_score`: what is learned, in which coordinates, from which draws."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+
+import scoresample as ss
+from scoresample.scores import Position
+from tests.conftest import Compilations
+from tests.diagnostics.made_draws import made_draws
+
+COVARIANCE = np.array([[1.0, 1.2], [1.2, 4.0]])
+MEAN = np.array([2.0, -3.0])
+
+
+def correlated(num: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).multivariate_normal(MEAN, COVARIANCE, size=num)
+
+
+class Gain(eqx.Module):
+    """The smallest network: one gain for every noise level. A fit of it is compiled in no time."""
+
+    weight: Array
+
+    def __call__(self, x: Array, log_sigma: Array) -> Array:
+        return self.weight * x * jnp.tanh(log_sigma)
+
+
+def gain(value: float = 0.3) -> Gain:
+    return Gain(jnp.asarray(value))
+
+
+def fit(data: Any, *, seed: int = 0, **settings: Any) -> Any:
+    defaults: dict[str, Any] = {"network": gain(), "num_epochs": 2, "progress": False}
+    return ss.fit_score(data, key=jax.random.key(seed), **(defaults | settings))
+
+
+@pytest.fixture(scope="module")
+def learned() -> Any:
+    return ss.fit_score(
+        correlated(4000), key=jax.random.key(0), width=32, depth=1, num_epochs=40, learning_rate=3e-3, progress=False
+    )
+
+
+def relative_error(score: Any, exact: Any, sigma: float) -> float:
+    """The relative L2 error at noise level sigma (in data standard deviations), over draws of that level."""
+    t = score.process.time(-jnp.log(jnp.asarray(sigma)))
+    alpha = score.process.alpha(t)
+    rng = np.random.default_rng(1)
+    scale = np.sqrt(np.diag(COVARIANCE))
+    noised = correlated(1000, 2) + sigma * scale * rng.normal(size=(1000, 2))
+    positions = jnp.asarray(alpha * (noised - MEAN) + MEAN, jnp.float32)
+    got, want = (np.asarray(jax.jit(jax.vmap(f))(positions), np.float64) for f in (lambda x: score(x, t), exact(t)))
+    return float(np.sqrt(np.sum((scale * (got - want)) ** 2) / np.sum((scale * want) ** 2)))
+
+
+def exact_score(process: Any) -> Any:
+    """The exact score of the noised Gaussian, standardised coordinate by coordinate as training does."""
+    scale = np.sqrt(np.diag(COVARIANCE))
+    standard = ss.Gaussian(jnp.zeros(2), COVARIANCE / np.outer(scale, scale))
+
+    def at(t: Array) -> Any:
+        noised = standard.perturbed(process.alpha(t), process.variance(t))
+        return lambda x: noised((x - MEAN) / scale) / scale
+
+    return at
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 2.0, 8.0])
+def test_a_learned_score_is_near_the_exact_one(learned: Any, sigma: float) -> None:
+    exact = exact_score(learned.process)
+    error = relative_error(learned, exact, sigma)
+    assert error < 0.12, f"relative L2 error {error:.3f}"
+    untrained = eqx.tree_at(
+        lambda s: s.fn.network.project.weight, learned, jnp.zeros_like(learned.fn.network.project.weight)
+    )
+    if sigma < 5:
+        assert relative_error(untrained, exact, sigma) > 2 * error, "a network of zeros does as well"
+
+
+def test_a_record_tells_the_training(learned: Any) -> None:
+    record = learned.record
+    assert len(record.train_loss) == len(record.validation_loss) == 40
+    assert record.best_epoch == int(np.argmin(record.validation_loss))
+    assert record.validation_loss[record.best_epoch] < record.validation_loss[0]
+    assert (record.num_train, record.num_validation) == (3600, 400)
+    assert record.loss_by_level.shape == (8,)
+    np.testing.assert_allclose(record.level_edges[[0, -1]], [0.005, 20.0], rtol=1e-5)
+    assert record.num_parameters == sum(x.size for x in jax.tree.leaves(eqx.filter(learned.fn, eqx.is_inexact_array)))
+    assert str(record).startswith("40 epochs on 3600 points in ")
+
+
+def test_sampling_with_a_learned_score_recovers_the_moments(learned: Any) -> None:
+    draws = ss.sample(learned, ss.ReverseSDE(num_steps=30), key=jax.random.key(5), progress=False)
+    x = draws.position[0].astype(np.float64)
+    scale = np.sqrt(np.diag(COVARIANCE))
+    assert np.abs((x.mean(axis=0) - MEAN) / scale).max() < 0.15
+    correlation = np.corrcoef(x.T)[0, 1]
+    assert correlation == pytest.approx(0.6, abs=0.08)
+    np.testing.assert_allclose(x.std(axis=0) / scale, 1.0, atol=0.12)
+
+
+def test_a_retrained_score_shares_the_compilation_of_sampling(compilations: Compilations) -> None:
+    scores = [fit(correlated(200, seed), seed=seed) for seed in (0, 1)]
+    assert scores[0].fn.network.weight != scores[1].fn.network.weight
+
+    def run(score: Any) -> np.ndarray:
+        return ss.sample(score, ss.ReverseSDE(num_steps=4), key=jax.random.key(2), num_samples=5).position
+
+    before = run(scores[0])
+    with compilations.none_expected():
+        after = run(scores[1])
+    assert not np.array_equal(before, after)
+
+
+def test_training_is_a_function_of_the_key() -> None:
+    data = correlated(200)
+    first, again, other = fit(data), fit(data), fit(data, seed=1)
+    assert first.fn.network.weight == again.fn.network.weight
+    np.testing.assert_array_equal(first.record.train_loss, again.record.train_loss)
+    assert first.fn.network.weight != other.fn.network.weight
+
+
+def test_the_standardisation_is_undone() -> None:
+    """Data far from zero and tiny, beside data that are large: the same network, seen through another frame."""
+    standard = np.random.default_rng(0).normal(size=(300, 2))
+    standard = (standard - standard.mean(axis=0)) / standard.std(axis=0)
+    location, scale = np.array([1000.0, -5.0]), np.array([1e-3, 50.0])
+    plain, moved = fit(standard), fit(location + scale * standard)
+    np.testing.assert_allclose(moved.frame.location, location, rtol=1e-6)
+    np.testing.assert_allclose(moved.frame.scale, scale, rtol=1e-4)
+    np.testing.assert_allclose(moved.fn.network.weight, plain.fn.network.weight, rtol=1e-4)
+    # Near 1000 the numbers of float32 are 6e-5 apart: points that it can represent.
+    z = np.array([[0.0, 1.0], [2.0**-13 / 1e-3, -2.0]])
+    for t in (0.2, 0.8):
+        got = jax.vmap(lambda x, t=t: moved(x, t))(jnp.asarray(location + scale * z, jnp.float32))
+        want = jax.vmap(lambda x, t=t: plain(x, t))(jnp.asarray(z, jnp.float32)) / scale
+        np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-2 * np.abs(want).max(axis=0).min())
+    # Draws come back where the data were.
+    draws = ss.sample(moved, ss.ReverseSDE(num_steps=10), key=jax.random.key(1), num_samples=100)
+    assert np.abs((draws.position[0].mean(axis=0) - location) / scale).max() < 1.0
+
+
+def test_float64_inputs_give_scores_of_the_default_dtype() -> None:
+    score = fit(correlated(200))
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(score.structure))
+    with jax.enable_x64(True):
+        score = fit(correlated(200), network=Gain(jnp.asarray(0.3)))
+        assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(score.structure))
+        assert score(jnp.asarray(MEAN), 0.5).dtype == np.float64
+
+
+def test_positions_may_be_trees() -> None:
+    rng = np.random.default_rng(0)
+    data = {"effects": rng.normal(size=(200, 2, 2)), "log_scale": rng.normal(3.0, 0.1, size=200)}
+    score = fit(data)
+    assert score.structure["effects"].shape == (2, 2)
+    assert score.structure["log_scale"].shape == ()
+    position = {"effects": jnp.ones((2, 2)), "log_scale": jnp.asarray(3.0)}
+    value = score(position, 0.4)
+    assert jax.tree.structure(value) == jax.tree.structure(position)
+    np.testing.assert_allclose(score.frame.location["log_scale"], data["log_scale"].mean(), rtol=1e-6)
+    draws = ss.sample(score, ss.PredictorCorrector(num_steps=4), key=jax.random.key(0), num_samples=3, num_chains=1)
+    assert draws.position["effects"].shape == (1, 3, 2, 2)
+    assert sorted(draws.sites()) == ["effects", "log_scale"]
+
+
+def constrain(position: Position) -> dict[str, Array]:
+    return {"scale": jnp.exp(position["log_scale"])}
+
+
+def some_draws(**fields: Any) -> ss.Draws:
+    rng = np.random.default_rng(0)
+    return made_draws({"log_scale": rng.normal(size=(4, 100)).astype(np.float32)}, constrain=constrain, **fields)
+
+
+def test_draws_hand_on_their_named_sites() -> None:
+    draws = some_draws()
+    score = fit(draws)
+    assert score.constrain is constrain
+    assert score.structure["log_scale"].shape == ()
+    again = ss.sample(score, ss.ReverseSDE(num_steps=4), key=jax.random.key(0), num_samples=5)
+    assert list(again.sites()) == ["scale"]
+    np.testing.assert_allclose(again.sites()["scale"], np.exp(again.position["log_scale"]), rtol=1e-5)
+
+
+def test_chains_are_pooled() -> None:
+    draws = some_draws()
+    flat = {"log_scale": draws.position["log_scale"].reshape(-1)}
+    np.testing.assert_array_equal(fit(draws).fn.network.weight, fit(flat).fn.network.weight)
+
+
+def test_weighted_draws_are_resampled() -> None:
+    """Weights exp(x) move a standard normal law to the mean 1."""
+    draws = some_draws()
+    weighted = some_draws(log_weights=np.asarray(draws.position["log_scale"]), kind="independent")
+    x = np.asarray(draws.position["log_scale"], np.float64).reshape(-1)
+    weights = np.exp(x) / np.exp(x).sum()
+    mean = weights @ x
+    sd = np.sqrt(weights @ (x - mean) ** 2)
+    location = float(fit(weighted).frame.location["log_scale"])
+    assert abs(location - mean) < 5 * sd / np.sqrt(400)
+    assert abs(location - x.mean()) > 10 * sd / np.sqrt(400)
+
+
+def test_training_stops_when_nothing_improves() -> None:
+    patient = fit(correlated(200), num_epochs=12, learning_rate=1e-9, patience=None)
+    assert len(patient.record.train_loss) == 12
+    # A network that starts at the optimum and then takes huge steps gets worse from the first epoch on.
+    wild = fit(
+        np.random.default_rng(0).normal(size=(400, 2)), network=gain(0.0), num_epochs=200, patience=3, learning_rate=1.0
+    )
+    record = wild.record
+    assert len(record.train_loss) < 200
+    assert len(record.train_loss) == record.best_epoch + 1 + 3
+    assert record.best_epoch == int(np.argmin(record.validation_loss))
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch() -> None:
+    """With one step an epoch and a rate that only grows, early weights are the best."""
+    data = np.random.default_rng(0).normal(size=(300, 2))
+    settings: dict[str, Any] = {"network": gain(0.0), "batch_size": 300, "learning_rate": 0.5, "patience": None}
+    long = fit(data, num_epochs=30, **settings)
+    assert long.record.best_epoch < 29
+    assert abs(float(long.fn.network.weight)) < 0.5
+
+
+def test_weights_are_averaged_over_steps() -> None:
+    """After one step the average is a tenth of the old weights: a young average follows the weights."""
+    data = correlated(200)
+    settings: dict[str, Any] = {"num_epochs": 1, "batch_size": 1000, "network": gain(0.3)}
+    last = float(fit(data, ema_decay=1e-12, **settings).fn.network.weight)
+    average = float(fit(data, ema_decay=0.999, **settings).fn.network.weight)
+    assert last != pytest.approx(0.3, abs=1e-5)
+    assert average == pytest.approx(0.1 * 0.3 + 0.9 * last, rel=1e-5)
+
+
+def test_known_scores_of_the_target_enter_in_its_own_coordinates() -> None:
+    """On a Gaussian without correlations they leave no variance in the targets: the loss of a zero network is zero."""
+    mean, sd = np.array([1000.0, -2.0]), np.array([0.1, 30.0])
+    z = np.random.default_rng(0).normal(size=(400, 2))
+    z = (z - z.mean(axis=0)) / z.std(axis=0)
+    data = mean + sd * z
+    settings: dict[str, Any] = {"network": gain(0.0), "learning_rate": 1e-9, "num_epochs": 1}
+    without = fit(data, **settings)
+    informed = fit(data, scores=-(data - mean) / sd**2, **settings)
+    assert without.record.train_loss[0] == pytest.approx(1.0, abs=0.2)
+    assert informed.record.train_loss[0] < 1e-3
+    assert informed.record.validation_loss[0] < 1e-3
+    wrong = fit(data, scores=(data - mean) / sd**2, **settings)
+    assert wrong.record.train_loss[0] > 1.0
+
+
+def test_known_scores_must_fit_the_data() -> None:
+    data = correlated(200)
+    with pytest.raises(ValueError, match="`scores` must look like `data`"):
+        fit(data, scores=data[:100])
+    with pytest.raises(ValueError, match="`scores`: some are not finite"):
+        fit(data, scores=np.full_like(data, np.nan))
+
+
+def test_the_process_and_the_range_are_the_users() -> None:
+    score = fit(correlated(200), process=ss.VE(0.01, 50.0), sigma_range=(0.02, 10.0))
+    assert isinstance(score.process, ss.VE)
+    np.testing.assert_allclose(score.log_snr_range, [-np.log(10.0), -np.log(0.02)], rtol=1e-5)
+    assert isinstance(fit(correlated(200)).process, ss.VP)
+
+
+def test_a_loss_that_explodes_is_an_error() -> None:
+    class Exploding(eqx.Module):
+        weight: Array
+
+        def __call__(self, x: Array, log_sigma: Array) -> Array:
+            return x * jnp.exp(1e3 * self.weight)
+
+    with pytest.raises(RuntimeError, match=r"the training loss became (inf|nan) in epoch 1. Lower `learning_rate`"):
+        fit(correlated(200), network=Exploding(jnp.asarray(1.0)))
+
+
+def test_a_bar_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    data = correlated(200)
+    silent = fit(data, progress=False)
+    assert capsys.readouterr().err == ""
+    assert fit(data, progress=True).fn.network.weight == silent.fn.network.weight

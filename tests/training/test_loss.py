@@ -1,0 +1,76 @@
+"""The training losses against what they are for: their minimiser is the posterior mean of the clean point."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+from scipy import stats
+
+from scoresample.training import denoising_loss
+from scoresample.training._loss import stratified_log_sigma
+
+SHAPE = 3.0
+
+
+def target(clean: Array, clean_score: Array | None, noise: Array, sigma: Array) -> Array:
+    """What the denoiser is regressed on: the loss is a weighted mean square, and its slope at zero tells."""
+
+    def slope(output: Array) -> Array:
+        return denoising_loss(lambda y, s: output, clean, clean_score, noise, sigma)
+
+    weight = (1 + sigma**2) / sigma**2
+    return -jax.grad(slope)(jnp.zeros_like(clean)) * clean.size / (2 * weight)
+
+
+def test_the_target_is_the_clean_point() -> None:
+    clean, noise = jnp.array([0.4, -1.0]), jnp.array([2.0, 0.3])
+    np.testing.assert_allclose(target(clean, None, noise, jnp.asarray(0.7)), clean, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 1.0, 5.0])
+def test_a_network_that_knows_nothing_has_loss_one(sigma: float) -> None:
+    """With D = y / (1 + s^2), what a preconditioned network of zeros gives on data of unit variance."""
+    keys = jax.random.split(jax.random.key(0))
+    clean, noise = (jax.random.normal(key, (20_000, 1)) for key in keys)
+    losses = jax.vmap(
+        lambda z, e: denoising_loss(lambda y, s: y / (1 + s**2), z, None, e, jnp.asarray(sigma, jnp.float32))
+    )(clean, noise)
+    assert abs(float(losses.mean()) - 1) < 5 * float(losses.std()) / np.sqrt(20_000)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0])
+def test_the_score_of_the_clean_density_does_not_move_the_minimiser(sigma: float) -> None:
+    """On a skewed density: both targets have the same mean given the noised point, by quadrature over the clean one."""
+    z = np.linspace(-12.0, 4.0, 4001)
+    density = stats.loggamma.pdf(z, SHAPE)
+    score = SHAPE - np.exp(z)
+
+    def both(z: Array, g: Array, e: Array) -> tuple[Array, Array]:
+        return target(z, None, e, jnp.asarray(sigma)), target(z, g, e, jnp.asarray(sigma))
+
+    with jax.enable_x64(True):
+        evaluate = jax.jit(jax.vmap(both))
+        for y in (-1.0, 1.0, 2.5):
+            noise = (y - z) / sigma
+            weights = density * stats.norm.pdf(noise)
+            columns = (jnp.asarray(x)[:, None] for x in (z, score, noise))
+            plain, with_score = (np.asarray(t)[:, 0] for t in evaluate(*columns))
+            means = [(weights * t).sum() / weights.sum() for t in (plain, with_score)]
+            np.testing.assert_allclose(means[0], means[1], rtol=1e-6, atol=1e-8)
+            assert np.ptp(with_score - plain) > 0.1, "the two targets are not the same thing"
+
+
+def test_on_standard_normal_data_the_score_leaves_nothing_to_learn() -> None:
+    clean, noise = jnp.array([0.4, -1.0]), jnp.array([2.0, 0.3])
+    for sigma in (0.05, 1.0, 20.0):
+        s = jnp.asarray(sigma)
+        np.testing.assert_allclose(target(clean, -clean, noise, s), (clean + s * noise) / (1 + s**2), atol=1e-4)
+
+
+def test_levels_are_stratified() -> None:
+    levels = np.asarray(stratified_log_sigma(jax.random.key(0), 500, -5.0, 3.0, jnp.dtype("float32")))
+    cells = np.floor((np.sort(levels) + 5.0) / 8.0 * 500)
+    assert np.abs(cells - np.arange(500)).max() <= 1, "one in each cell, up to the rounding of float32"
+    assert np.mean(cells == np.arange(500)) > 0.98
+    assert not np.all(np.diff(levels) > 0), "in random order"
