@@ -177,7 +177,7 @@ CHAIN_SAMPLERS: dict[str, Callable[[], AbstractSampler]] = {
     "ULA": lambda: ULA(step_size=0.05),
 }
 
-PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler]] = {
+PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler[Any]]] = {
     "ReverseSDE": lambda: ReverseSDE(num_steps=6),
     "ReverseSDE with Euler": lambda: ReverseSDE(num_steps=6, solver=diffrax.Euler(), eta=0.5),
     "ProbabilityFlowODE": lambda: ProbabilityFlowODE(num_steps=6),

@@ -7,7 +7,7 @@ after it has read this file.
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,12 +74,12 @@ class Compilations:
         self.count = 0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
-    def _listen(self, event: str, duration: float, **_: str | int) -> None:
-        del duration
+    def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
+        del duration_secs
         self.count += event.endswith("backend_compile_duration")
 
     @contextmanager
-    def none_expected(self) -> Iterator[None]:
+    def none_expected(self) -> Generator[None]:
         """Fail if anything is compiled inside the block."""
         before = self.count
         yield

@@ -48,7 +48,12 @@ def square(x: Array) -> Array:
 
 
 def run(target: Any, sampler: Any, **settings: Any) -> Any:
-    return ss.sample(target, sampler, **({"key": KEY, "num_samples": 2, "num_warmup": 2, "num_chains": 2} | settings))
+    counts: dict[str, Any] = {"key": KEY, "num_samples": 2, "num_warmup": 2, "num_chains": 2}
+    return ss.sample(target, sampler, **(counts | settings))
+
+
+def made(sampler: Any, **settings: Any) -> Any:
+    return sampler(**settings)
 
 
 def network(**settings: Any) -> ss.PerturbedScore:
@@ -229,7 +234,11 @@ PATH_SAMPLERS: dict[str, Mistake] = {
         r"ReverseSDE needs a path, got function. Wrap a network in PerturbedScore",
     ),
     **{
-        f"{setting}={value!r}": (lambda s=sampler, k=setting, v=value: s(**{k: v}), ValueError, f"`{setting}`.*{value}")
+        f"{sampler.__name__}({setting}={value!r})": (
+            lambda sampler=sampler, settings={setting: value}: made(sampler, **settings),
+            ValueError,
+            f"`{setting}`.*{value}",
+        )
         for sampler, setting, value in (
             (ss.ReverseSDE, "num_steps", 0),
             (ss.ReverseSDE, "num_steps", 2.5),

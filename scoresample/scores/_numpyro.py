@@ -78,13 +78,17 @@ class _Start(eqx.Module):
 
 
 class _StaticData:
-    """A model with its data baked in, for models whose Python branches on the data."""
+    """A model with its data baked in, for models whose Python branches on the data.
+
+    What depends on the data alone is evaluated while the program is traced, so that it can be branched on.
+    """
 
     def __init__(self, model: Callable[..., Any], model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> None:
         self.model, self.model_args, self.model_kwargs = model, model_args, model_kwargs
 
     def __call__(self) -> Any:
-        return self.model(*self.model_args, **self.model_kwargs)
+        with jax.ensure_compile_time_eval():
+            return self.model(*self.model_args, **self.model_kwargs)
 
 
 def _as_arrays(tree: Any) -> Any:

@@ -92,7 +92,7 @@ def prepare(data: Any, scores: Any, key: Array) -> TrainingData:
         scores = jax.tree.map(lambda g, s: (g * s).reshape(g.shape[0], -1), scores, scale)
         scores = np.concatenate(jax.tree.leaves(scores), axis=1)
 
-    def as_array(x: np.ndarray) -> Array:
+    def as_array(x: np.ndarray | np.generic) -> Array:
         return jnp.asarray(x, dtype)
 
     return TrainingData(

@@ -13,7 +13,7 @@ import pytest
 from jaxtyping import Array
 
 from scoresample.inference import Draws, sample
-from scoresample.inference._chains import chunk_length
+from scoresample.inference._progress import chunk_length
 from scoresample.paths import VE, VP, PerturbedScore, TemperedPath, perturb
 from scoresample.samplers import HMC, NUTS, ULA
 from scoresample.scores import DensityScore, Gaussian, LineIntegralDensity, Position, Score, from_numpyro
@@ -201,10 +201,11 @@ def test_float32_positions_stay_float32_under_x64(sampler: Any) -> None:
 
 
 def test_a_run_with_a_bar_is_cut_into_chunks_of_one_length() -> None:
-    assert chunk_length(1000, show=False) == 1000
     for num in (1, 7, 20, 97, 1000, 1500, 4001):
-        length = chunk_length(num, show=True)
-        assert 1 <= length <= max(num // 5, 1)
+        assert 1 <= chunk_length(num) <= max(num // 5, 1)
+        assert num % chunk_length(num, must_divide=True) == 0
+    assert chunk_length(1000) == 50
+    assert chunk_length(4001, must_divide=True) == 4001
 
 
 def test_a_bar_changes_no_draw(capsys: pytest.CaptureFixture[str]) -> None:

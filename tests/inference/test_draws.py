@@ -96,7 +96,7 @@ def test_weighted_draws_are_resampled_systematically(num: int) -> None:
 
 
 def test_weights_may_have_any_constant_and_leave_the_sites_alone() -> None:
-    log_weights = np.log(np.array([[0.1, 0.7, 0.2, 0.0]]), out=np.full((1, 4), -np.inf), where=[[1, 1, 1, 0]])
+    log_weights = np.array([[*np.log([0.1, 0.7, 0.2]), -np.inf]])
     draws = weighted(log_weights + 5000.0)
     np.testing.assert_array_equal(draws.sites()["x"], draws.position)
     resampled = np.asarray(draws.to_arviz()["posterior"]["x"])

@@ -102,6 +102,20 @@ def test_a_batch_size_is_no_limit_on_the_number_of_draws(sampler: Any) -> None:
     assert len(np.unique(draws.position[0, :, 0])) == 7
 
 
+@pytest.mark.parametrize(
+    "sampler", [ss.AnnealedLangevin(40, 2), ss.PredictorCorrector(num_steps=40), ss.ReverseSDE(num_steps=40)], ids=type
+)
+def test_a_bar_changes_no_draw(sampler: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    settings: dict[str, Any] = {"key": jax.random.key(0), "num_samples": 5, "batch_size": 6}
+    silent = ss.sample(path(), sampler, progress=False, **settings)
+    assert capsys.readouterr().err == ""
+    shown = ss.sample(path(), sampler, progress=True, **settings)
+    # Programs of another length may round otherwise.
+    np.testing.assert_allclose(silent.position, shown.position, rtol=1e-4, atol=1e-4)
+    assert silent.info.keys() == shown.info.keys()
+    assert silent.nfe == shown.nfe
+
+
 def leaves_the_support(x: Array) -> Array:
     """A standard normal score that is not defined to the right of 0.5."""
     return jnp.where(x > 0.5, jnp.nan, -x)

