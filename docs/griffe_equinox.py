@@ -29,7 +29,9 @@ class EquinoxConstructors(griffe.Extension):
                     default=None if parameter.default is parameter.empty else _written(actual, name, parameter.default),
                 )
             )
-        cls.set_member("__init__", griffe.Function("__init__", parameters=griffe.Parameters(*parameters), returns="None"))
+        cls.set_member(
+            "__init__", griffe.Function("__init__", parameters=griffe.Parameters(*parameters), returns="None")
+        )
 
 
 def _written(module: type[eqx.Module], name: str, default: Any) -> str:

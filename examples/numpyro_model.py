@@ -39,7 +39,7 @@ def main(quick: bool, out: str) -> None:
     print(az.summary(nuts.to_arviz()))
     # --8<-- [end:nuts]
 
-    settings = {"num_pilot": 1000, "num_epochs": 30} if quick else {}
+    settings = {"num_pilot": 4000, "num_epochs": 20, "width": 64} if quick else {}
     # --8<-- [start:score]
     score, pilot = ss.fit_score_to_density(posterior, key=key_learn, **settings)
     print(ss.compare({"pilot": pilot}).verdicts["pilot"])
@@ -56,7 +56,7 @@ def main(quick: bool, out: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a short pilot run and little training")
+    parser.add_argument("--quick", action="store_true", help="fewer pilot draws and little training")
     parser.add_argument("--out", default="report/numpyro_model.html", help="where to write the report")
     options = parser.parse_args()
     main(options.quick, options.out)

@@ -103,4 +103,5 @@ def _run_block(
         return np.swapaxes(np.concatenate(parts)[:num_samples], 0, 1)
 
     drawn, stats = jax.tree.map(join, *chunks)
+    drawn = jax.tree.map(lambda x, start: x.astype(start.dtype), drawn, positions)  # a kernel may work in another
     return drawn, stats, facts

@@ -60,7 +60,7 @@ class AbstractHamiltonian(AbstractSampler):
     def init(self, score: AbstractScore, position: Position, *, key: Array) -> Any:
         """BlackJAX's HMC state at a position."""
         del key
-        return self.algorithm().init(position, logdensity_fn(require_density(self, score)))
+        return self.algorithm().init(_promoted(position), logdensity_fn(require_density(self, score)))
 
     def step(self, score: AbstractScore, state: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
         """One transition of BlackJAX's kernel."""
@@ -87,6 +87,7 @@ class AbstractHamiltonian(AbstractSampler):
     ) -> tuple[Any, "AbstractHamiltonian", dict[str, Array]]:
         """Stan's window adaptation of every chain, by BlackJAX."""
         logdensity = logdensity_fn(require_density(self, score))
+        positions = _promoted(positions)
         num_chains = jax.tree.leaves(positions)[0].shape[0]
         if num_warmup == 0:
             step_size, mass = self._untuned(positions)
@@ -128,6 +129,12 @@ class AbstractHamiltonian(AbstractSampler):
         mass = jnp.ones(dimension, first.dtype) if self.inverse_mass_matrix is None else self.inverse_mass_matrix
         step_size = jnp.asarray(self.step_size, first.dtype)
         return jnp.broadcast_to(step_size, first.shape[:1]), jnp.broadcast_to(mass, (first.shape[0], *mass.shape))
+
+
+def _promoted(position: Position) -> Position:
+    """A position in the default precision at least: BlackJAX's kernels fail on float32 positions under x64."""
+    default = jnp.zeros(()).dtype
+    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, default)), position)
 
 
 def _count_steps(_state: Any, info: Any, _adaptation: Any) -> Array:

@@ -38,6 +38,7 @@ STATISTICS = {
     "mean of rate": lambda u, v: v,
     "square of scale": lambda u, v: u**2,
     "square of rate": lambda u, v: v**2,
+    "cube of scale": lambda u, v: u**3,
     "cube of rate": lambda u, v: v**3,
     "product": lambda u, v: u * v,
 }
@@ -73,7 +74,9 @@ def nuts() -> Draws:
 
 
 def test_nuts_has_the_posterior_as_its_law(nuts: Draws) -> None:
-    assert truth()["cube of rate"] != pytest.approx(truth()["mean of rate"] ** 3, abs=0.1), "the target is skewed"
+    mean, square, cube = (truth()[f"{power} of scale"] for power in ("mean", "square", "cube"))
+    skewness = (cube - 3 * mean * square + 2 * mean**3) / (square - mean**2) ** 1.5
+    assert abs(skewness) > 0.5, "the target should be skewed"
     assert max(map(abs, z_scores(nuts).values())) < 5, z_scores(nuts)
 
 
@@ -85,13 +88,13 @@ def test_hmc_has_the_posterior_as_its_law(dense: bool) -> None:
     assert draws.nfe == 8.0
 
 
-def test_nuts_on_a_bare_score_with_a_line_integral_has_the_same_law() -> None:
+def test_hmc_on_a_bare_score_with_a_line_integral_has_the_same_law() -> None:
     density = posterior()
     bare = Score(lambda x, inner: inner(x), density, structure=density.structure)
     origin = {"scale": jnp.asarray(truth()["mean of scale"]), "rate": jnp.asarray(truth()["mean of rate"])}
     draws = sample(
         LineIntegralDensity(bare, origin, num_nodes=16),
-        NUTS(),
+        HMC(num_integration_steps=8),
         key=jax.random.key(2),
         num_samples=500,
         num_warmup=300,
@@ -168,7 +171,9 @@ def test_chains_given_a_path_run_on_its_last_level(process: Any) -> None:
     np.testing.assert_array_equal(on_path.position, on_level.position)
     assert on_path.attributes["target"] == "FrozenDensityScore"
     np.testing.assert_allclose(
-        path.at(t_min)(jnp.array([0.0, 0.5])), Gaussian([2.0, -1.0], [0.5, 1.5])(jnp.array([0.0, 0.5])), rtol=0.02
+        path.at(t_min)(jnp.array([0.0, 0.5])),
+        Gaussian(jnp.array([2.0, -1.0]), jnp.array([0.5, 1.5]))(jnp.array([0.0, 0.5])),
+        rtol=0.02,
     )
 
 

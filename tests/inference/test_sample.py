@@ -63,7 +63,7 @@ def test_a_run_says_where_it_comes_from() -> None:
     assert versions["scoresample"] == ss.__version__
     assert versions["jax"] == jax.__version__
     assert attributes["device"].startswith("cpu:") or jax.devices()[0].platform != "cpu"
-    assert 0 < draws.info["compile_seconds"] < draws.seconds
+    assert 0 <= draws.info["compile_seconds"] < draws.seconds
     # ShARK spends two evaluations a step, and the last move is one more.
     assert draws.nfe == 11.0
     assert draws.info["num_evaluations"] == 11 * 20

@@ -74,10 +74,10 @@ def test_time_inverts_the_log_snr_near_the_data_too(process: ss.AbstractNoisePro
     back = values(lambda t: process.time(process.log_snr(t)), times, precision)
     single = precision == jnp.float32
     if isinstance(process, ss.VE):
-        accuracy = {"rtol": 0.0, "atol": 1e-6 if single else 2e-14}
+        rtol, atol = 0.0, 1e-6 if single else 2e-14
     else:  # a pole of the log-SNR at t=0: times near the data keep their relative precision
-        accuracy = {"rtol": 2e-5 if single else 2e-12, "atol": 0.0}
-    np.testing.assert_allclose(back, np.asarray(jnp.asarray(times, precision), np.float64), **accuracy)
+        rtol, atol = 2e-5 if single else 2e-12, 0.0
+    np.testing.assert_allclose(back, np.asarray(jnp.asarray(times, precision), np.float64), rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=str)

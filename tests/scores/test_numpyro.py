@@ -89,7 +89,7 @@ def test_constrained_and_deterministic_sites_are_shown() -> None:
     def model(y: Array) -> None:
         scale = numpyro.sample("scale", dist.HalfNormal(2.0))
         with numpyro.plate("groups", 3):
-            effect = numpyro.sample("effect", dist.Normal(0.0, scale))
+            effect: Any = numpyro.sample("effect", dist.Normal(0.0, scale))
         total = numpyro.deterministic("total", scale * effect.sum())
         numpyro.sample("y", dist.Normal(total, 1.0), obs=y)
 
@@ -171,7 +171,7 @@ def test_models_that_branch_on_data_need_static_data() -> None:
     posterior = from_numpyro(branching, (Y,), static_data=True)
     position = {"scale": jnp.asarray(0.2)}
     np.testing.assert_allclose(
-        jax.jit(posterior.logdensity)(position), from_numpyro(half_normal, (Y,)).logdensity(position), rtol=1e-5
+        eqx.filter_jit(posterior.logdensity)(position), from_numpyro(half_normal, (Y,)).logdensity(position), rtol=1e-5
     )
     assert jax.tree.leaves(eqx.filter((posterior.fn, posterior.args), eqx.is_array)) == []
     assert posterior.init_position is not None

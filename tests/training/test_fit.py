@@ -117,7 +117,7 @@ def test_a_retrained_score_shares_the_compilation_of_sampling(compilations: Comp
     assert scores[0].fn.network.weight != scores[1].fn.network.weight
 
     def run(score: Any) -> np.ndarray:
-        return ss.sample(score, ss.ReverseSDE(num_steps=4), key=jax.random.key(2), num_samples=5).position
+        return ss.sample(score, ss.PredictorCorrector(num_steps=4), key=jax.random.key(2), num_samples=5).position
 
     before = run(scores[0])
     with compilations.none_expected():
@@ -149,7 +149,7 @@ def test_the_standardisation_is_undone() -> None:
         want = jax.vmap(lambda x, t=t: plain(x, t))(jnp.asarray(z, jnp.float32)) / scale
         np.testing.assert_allclose(got, want, rtol=1e-2, atol=1e-2 * np.abs(want).max(axis=0).min())
     # Draws come back where the data were.
-    draws = ss.sample(moved, ss.ReverseSDE(num_steps=10), key=jax.random.key(1), num_samples=100)
+    draws = ss.sample(moved, ss.PredictorCorrector(num_steps=10), key=jax.random.key(1), num_samples=100)
     assert np.abs((draws.position[0].mean(axis=0) - location) / scale).max() < 1.0
 
 
@@ -191,7 +191,7 @@ def test_draws_hand_on_their_named_sites() -> None:
     score = fit(draws)
     assert score.constrain is constrain
     assert score.structure["log_scale"].shape == ()
-    again = ss.sample(score, ss.ReverseSDE(num_steps=4), key=jax.random.key(0), num_samples=5)
+    again = ss.sample(score, ss.PredictorCorrector(num_steps=4), key=jax.random.key(0), num_samples=5)
     assert list(again.sites()) == ["scale"]
     np.testing.assert_allclose(again.sites()["scale"], np.exp(again.position["log_scale"]), rtol=1e-5)
 
