@@ -41,7 +41,7 @@ def show(title, target, num_samples):
 
 
 def main(quick: bool) -> None:
-    num_samples = 250 if quick else 2500
+    num_samples = 500 if quick else 2500
     covariance = jnp.array([[1.0, 0.6], [0.6, 0.5]])
     for title, distance in {"one mode": 0.0, "two modes, ten standard deviations apart": 5.0}.items():
         means = jnp.array([[-distance, 0.0], [distance, 0.0]])

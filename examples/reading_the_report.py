@@ -44,4 +44,4 @@ if __name__ == "__main__":
     parser.add_argument("--quick", action="store_true", help="fewer draws")
     parser.add_argument("--out", default="report/reading_the_report.html", help="where to write the report")
     options = parser.parse_args()
-    main(250 if options.quick else 2000, options.out)
+    main(500 if options.quick else 2000, options.out)

@@ -379,7 +379,6 @@ def test_new_data_and_retrained_networks_compile_nothing(name: str, compilations
     before = sample(targets[0], SAMPLERS[name](), key=jax.random.key(0), **COUNTS)
     with compilations.none_expected():
         after = [sample(other, SAMPLERS[name](), key=jax.random.key(0), **COUNTS) for other in targets[1:]]
-    assert all(draws.info["compile_seconds"] < 0.5 * before.info["compile_seconds"] for draws in after)
     assert not same(before.position, after[0].position)
     assert not same(after[0].position, after[1].position)
 

@@ -100,6 +100,10 @@ def sample(
                 target, sampler, key, num_samples, num_chains, num_warmup, initial_position, batch_size, show
             )
         case AbstractParticleSampler():
+            if initial_position is not None:
+                raise ValueError(
+                    f"`initial_position` is for chains; {type(sampler).__name__} starts from the path's own reference."
+                )
             draws = _sample_particles(target, sampler, key, num_samples * num_chains, batch_size, plan, show)
         case _:  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(  # pyright: ignore[reportUnreachable]

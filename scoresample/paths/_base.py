@@ -138,7 +138,7 @@ class PathStart(eqx.Module):
 
 
 def as_time(t: Array | float, position: Position) -> Array:
-    """T as a scalar of the position's floating dtype."""
+    """The time as a scalar of the position's floating dtype."""
     return jnp.asarray(t).astype(jnp.result_type(*jax.tree.leaves(position)))
 
 

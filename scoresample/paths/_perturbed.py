@@ -124,7 +124,8 @@ class PerturbedScore(AbstractPerturbedScore):
         process: the noise process that the network was trained with.
         prediction: what `fn` returns.
         time: what `fn` takes: ``"t"`` in [0, 1]; ``"log_snr"``, log(alpha/sigma); ``"sigma"``, the ratio sigma/alpha,
-            in which case `fn` also takes z/alpha (EDM's convention; the same thing where alpha is 1); ``"index"``,
+            in which case `fn` also takes z/alpha (EDM's convention; the same thing where alpha is 1) but still predicts
+            in z; ``"index"``,
             ``t * (num_levels - 1)``.
         num_levels: the number of levels behind ``"index"``.
         log_snr_range: levels at which the network is valid.
@@ -289,6 +290,7 @@ class PerturbedDensity(AbstractPerturbedScore, AbstractDensityPath):
         self.frame = Frame()
         self.structure, self.constrain = density.structure, density.constrain
         end = -float(jnp.log(_SIGMA_MIN_FRACTION * density.smallest_scale()))
+        end = min(end, float(process.log_snr(jnp.asarray(0.0))))
         self.log_snr_range = _checked_range((float(process.log_snr(jnp.asarray(1.0))), end), process)
 
     def _level(self, t: Array) -> AbstractExactDensity:

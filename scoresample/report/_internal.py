@@ -10,6 +10,9 @@ from scoresample.report._statistics import RunStatistics
 R_HAT_LIMITS = (1.01, 1.05)
 """Warning: Vehtari et al. (2021), section 4. Failure: Stan's advice not to use such draws."""
 
+SEPARATED_R_HAT = 1.1
+"""From here on chains look at different places; below, they may only be slow."""
+
 ESS_LIMITS = (400.0, 100.0)
 """Warning: Vehtari et al. (2021), section 4, 100 for each of four chains. Failure: a quarter of it."""
 
@@ -91,8 +94,9 @@ def _r_hat(run: RunStatistics, chains: ChainStatistics) -> list[Check]:
             value,
             warn=R_HAT_LIMITS[0],
             fail=R_HAT_LIMITS[1],
-            cause=f"The chains disagree on {quantity} (R-hat {human(value)}): they have not mixed between regions "
-            "(modes).",
+            cause=f"The chains disagree on {quantity} (R-hat {human(value)}): "
+            + ("" if value > SEPARATED_R_HAT else "they are too short for their autocorrelation, or ")
+            + "they have not mixed between regions (modes).",
             remedy="Run longer, or use a sampler that moves between modes: a path sampler on perturb(...) or on "
             "fit_score(...).",
         )

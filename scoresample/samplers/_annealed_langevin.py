@@ -46,6 +46,9 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     ``x <- x + h_t s(x, t) + sqrt(2 h_t) z``, `steps_per_level` times. Between levels of a noised path, particles are
     rescaled by the ratio of the alphas. With `denoise`, the last move is ``E[x_0 | x_t]``.
 
+    On a tempered path with separated modes the weights are those of the level at which particles last crossed: watch
+    them as levels are added. A step size estimated from particles is shared by a batch.
+
     No level is left invariant exactly: each carries the bias of unadjusted Langevin, of order `step_size`, and what
     the finite ladder has not forgotten of the level before. On Gaussians the law is an affine recursion, which the
     tests hold exactly.

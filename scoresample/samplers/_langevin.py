@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from scoresample.samplers._base import AbstractSampler, add_scaled, random_like
@@ -61,7 +62,7 @@ class ULA(AbstractSampler):
         Raises:
             ValueError: if `step_size` is not positive.
         """
-        if not isinstance(step_size, jax.core.Tracer) and not bool(jnp.all(jnp.asarray(step_size) > 0)):
+        if not isinstance(step_size, jax.core.Tracer) and not np.all(np.asarray(step_size) > 0):
             raise ValueError(f"`step_size` must be positive, got {step_size}.")
         self.step_size = jnp.asarray(step_size, dtype=float)
 

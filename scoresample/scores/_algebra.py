@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from scoresample.scores._base import (
@@ -200,8 +201,8 @@ def temper(score: AbstractScore, inverse_temperature: float | Array) -> Abstract
         [-1.0]
     """
     if not isinstance(inverse_temperature, jax.core.Tracer):
-        value = jnp.asarray(inverse_temperature)
-        if value.ndim != 0 or not bool(value > 0) or not bool(jnp.isfinite(value)):
+        value = np.asarray(inverse_temperature)
+        if value.ndim != 0 or not 0 < value < np.inf:
             raise ValueError(f"`inverse_temperature` must be one positive number, got {inverse_temperature!r}.")
     if isinstance(score, AbstractDensityScore):
         return TemperedDensityScore(score, inverse_temperature)

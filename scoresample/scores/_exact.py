@@ -124,6 +124,8 @@ class Gaussian(AbstractExactDensity):
         Raises:
             ValueError: if the shapes do not fit or the covariance is not positive definite.
         """
+        if isinstance(mean, list | tuple) and all(np.ndim(m) == 0 for m in jax.tree.leaves(mean)):
+            mean = np.asarray(mean)
         self.mean = jax.tree.map(lambda m: _float_array(m, "mean"), mean)
         if isinstance(self.mean, jax.Array):
             covariance = np.asarray(covariance)
@@ -138,7 +140,7 @@ class Gaussian(AbstractExactDensity):
             _decompose(np.asarray(c), m.shape, "covariance")
             for c, m in zip(jax.tree.leaves(covariance), jax.tree.leaves(self.mean), strict=True)
         ]
-        if len(parts) > 1 and any(axes is not None for _, axes in parts):
+        if not isinstance(self.mean, jax.Array) and any(axes is not None for _, axes in parts):
             raise ValueError("`covariance` can be a matrix only where the mean is a single vector.")
         tree = jax.tree.structure(self.mean)
         variances = [jnp.asarray(v, m.dtype) for (v, _), m in zip(parts, jax.tree.leaves(self.mean), strict=True)]

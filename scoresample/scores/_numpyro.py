@@ -201,14 +201,15 @@ def _prototype(
     model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], strategy: Callable[..., Any]
 ) -> Position:
     """One unconstrained position, for its tree, shapes and dtypes."""
-    info = initialize_model(
-        jax.random.key(_FIXED_SEED),
-        model,
-        init_strategy=strategy,
-        model_args=args,
-        model_kwargs=kwargs,
-        validate_grad=False,
-    )
+    with handlers.block():
+        info = initialize_model(
+            jax.random.key(_FIXED_SEED),
+            model,
+            init_strategy=strategy,
+            model_args=args,
+            model_kwargs=kwargs,
+            validate_grad=False,
+        )
     params = info.param_info
     position = params.z if isinstance(params, ParamInfo) else params
     return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), structure_of(position))

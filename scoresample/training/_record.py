@@ -12,7 +12,8 @@ class TrainingRecord:
     A score carries its record along; all records compare equal, so that retrained scores share one compilation.
 
     Attributes:
-        train_loss: mean denoising loss of each epoch; 1 is a network that knows nothing.
+        train_loss: mean denoising loss of each epoch. Trained on draws alone, 1 is a network that knows nothing, and
+            most of the loss is noise that no network can predict; with target scores most of that noise is gone.
         validation_loss: the loss of the averaged weights on held-out points with fixed noise, for each epoch.
         best_epoch: the epoch whose averaged weights were kept.
         level_edges: edges of the noise levels (sigma, data standard deviations) of `loss_by_level`.

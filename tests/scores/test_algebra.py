@@ -82,6 +82,8 @@ def test_tempering_scales_the_log_density_and_the_score(beta: float | Array) -> 
 def test_the_power_can_be_traced() -> None:
     slope = jax.grad(lambda beta: temper(skewed(), beta)(POINT)[0])(0.7)
     np.testing.assert_allclose(slope, 2.0 - jnp.exp(POINT[0]), rtol=1e-6)
+    inside = jax.jit(lambda x: temper(skewed(), 0.5)(x))(POINT)
+    np.testing.assert_allclose(inside, 0.5 * skewed()(POINT), rtol=1e-6)
 
 
 def test_a_combination_takes_over_what_its_parts_know() -> None:
