@@ -129,6 +129,16 @@ SAMPLE: dict[str, Mistake] = {
         ValueError,
         "`plan` is for path samplers; NUTS runs chains",
     ),
+    "a start for a path": (
+        lambda: run(path(), ss.ReverseSDE(), initial_position=jnp.zeros(2)),
+        ValueError,
+        "`initial_position` is for chains; ReverseSDE starts from the path's own reference",
+    ),
+    "a matrix for a tree": (
+        lambda: ss.Gaussian({"a": jnp.zeros(2)}, {"a": jnp.eye(2)}),
+        ValueError,
+        "`covariance` can be a matrix only where the mean is a single vector",
+    ),
     "no warm-up and no step size": (
         lambda: run(gaussian(), ss.NUTS(), num_warmup=0),
         ValueError,

@@ -40,6 +40,10 @@ def a_model():
     numpyro.sample("y", dist.Exponential(rate), obs=y)
 
 
+def a_posterior():
+    return ss.from_numpyro(a_model)
+
+
 def a_prior():
     numpyro.sample("rate", dist.Gamma(3.0, 2.0))
 
@@ -153,9 +157,10 @@ def test_models_come_from_files(models: Path) -> None:
     np.testing.assert_allclose(score(jnp.zeros(2)), [2.0, -4.0], rtol=1e-6)
     assert isinstance(load_model(f"{models}:a_path"), AbstractScorePath)
     assert isinstance(load_model(f"{models}:finished"), AbstractDensityScore)
-    posterior = load_model(f"{models}:a_model")
-    assert isinstance(posterior, AbstractDensityScore)
-    np.testing.assert_allclose(posterior({"rate": jnp.asarray(0.0)})["rate"], 6.0 - (2.0 + 1.7), rtol=1e-5)
+    for name in ("a_model", "a_posterior"):
+        posterior = load_model(f"{models}:{name}")
+        assert isinstance(posterior, AbstractDensityScore)
+        np.testing.assert_allclose(posterior({"rate": jnp.asarray(0.0)})["rate"], 6.0 - (2.0 + 1.7), rtol=1e-5)
     with pytest.raises(UnknownModel):
         load_model(str(models))
 
