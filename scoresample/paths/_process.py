@@ -66,7 +66,8 @@ class VP(AbstractNoiseProcess):
         beta_max: beta(1).
 
     Examples:
-        >>> round(float(VP().variance(1.0)), 5)
+        >>> import jax.numpy as jnp
+        >>> round(float(VP().variance(jnp.array(1.0))), 5)
         0.99996
     """
 
@@ -105,7 +106,8 @@ class VE(AbstractNoiseProcess):
         sigma_max: sigma(1), ten to twenty times the largest scale of the data.
 
     Examples:
-        >>> round(float(VE(0.01, 100.0).sigma(0.5)), 4)
+        >>> import jax.numpy as jnp
+        >>> round(float(VE(0.01, 100.0).sigma(jnp.array(0.5))), 4)
         1.0
     """
 
