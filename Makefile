@@ -22,8 +22,9 @@ demo: $(VENV)/.base ## compare five samplers on eight schools and write the repo
 	$(BIN)/scoresample compare eight_schools --samplers $(SAMPLERS) --out $(REPORT)
 	@ls $(REPORT)*.html | sed 's|^|The report is at $(CURDIR)/|'
 
+# Most of the tests' time goes into compiling programs that run once: let XLA spend less on each.
 test: lint ## lint, check types and run the tests
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.test ## check style, format and types
 	$(BIN)/ruff check
