@@ -4,6 +4,7 @@ Run it as `python examples/readme_picture.py [--quick] [--out FOLDER]`.
 """
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import jax
@@ -60,8 +61,7 @@ def main(num_samples: int, out: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer draws")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parents[1] / "docs" / "images", help="folder to write to"
-    )
+    parser.add_argument("--out", type=Path, help="folder to write to: docs/images, or with --quick a temporary one")
     options = parser.parse_args()
-    main(250 if options.quick else 1000, options.out)
+    kept = Path(__file__).parents[1] / "docs" / "images"
+    main(250 if options.quick else 1000, options.out or (Path(tempfile.mkdtemp()) if options.quick else kept))
