@@ -24,7 +24,7 @@ demo: $(VENV)/.base ## compare five samplers on eight schools and write the repo
 
 # Most of the tests' time goes into compiling programs that run once: let XLA spend less on each.
 test: lint ## lint, check types and run the tests
-	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.test ## check style, format and types
 	$(BIN)/ruff check
@@ -40,7 +40,7 @@ docs: $(VENV)/.docs ## build the documentation into site/, with warnings as erro
 	@echo "The documentation is at $(CURDIR)/site/index.html"
 
 test-lowest: $(LOWEST)/.test ## run the tests on the oldest versions that the package allows
-	$(LOWEST)/bin/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 clean: ## remove the environments and everything that was built
 	rm -rf $(VENV) $(LOWEST) build dist site $(REPORT) .pytest_cache .ruff_cache
