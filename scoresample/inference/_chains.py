@@ -74,7 +74,7 @@ def run_chains(
     def join(*parts: np.ndarray) -> np.ndarray:
         return np.concatenate(parts)[:num_chains]
 
-    return jax.tree.map(join, *results) if len(results) > 1 else jax.tree.map(join, results[0])
+    return jax.tree.map(join, *results)
 
 
 def _run_block(

@@ -50,8 +50,9 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     them as levels are added. A step size estimated from particles is shared by a batch.
 
     No level is left invariant exactly: each carries the bias of unadjusted Langevin, of order `step_size`, and what
-    the finite ladder has not forgotten of the level before. On Gaussians the law is an affine recursion, which the
-    tests hold exactly.
+    the finite ladder has not forgotten of the level before. On noised paths steps shrink with the noise, and more
+    levels remove both; on tempered paths the last level keeps the bias of its step unless `step_size` shrinks too. On
+    Gaussians the law is an affine recursion, which the tests hold exactly.
 
     Source: Song and Ermon 2019, arXiv 1907.05600, algorithm 1; analysed in Lee, Lu and Tan 2022, arXiv 2206.06227.
 
