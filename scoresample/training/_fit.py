@@ -3,48 +3,23 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array
 from tqdm import tqdm
 
 from scoresample.nn import PreconditionedDenoiser, ResidualMLP, parameter_count
 from scoresample.paths import VP, AbstractNoiseProcess, PerturbedScore
 from scoresample.training._data import TrainingData, prepare
-from scoresample.training._loss import denoising_loss, stratified_log_sigma
+from scoresample.training._epoch import Schedule, Validation, fix_noise, run_epoch, start_training, validation_losses
 from scoresample.training._record import TrainingRecord
 
-_CLIP_NORM = 5.0
-_WEIGHT_DECAY = 1e-4
-_WARMUP_FRACTION = 0.05
-_FEWEST_VALIDATION_TERMS = 4096
-"""Held-out points are noised often enough to have at least this many terms in the validation loss."""
 _LEVEL_BANDS = 8
 _SECONDS_BEFORE_SHOWN = 2.0
-
-
-class _Training(NamedTuple):
-    """What changes from epoch to epoch."""
-
-    weights: Any
-    optimiser: Any
-    average: Any
-    best: Any
-    best_loss: Array
-
-
-class _Validation(NamedTuple):
-    """Held-out points with their fixed noise."""
-
-    clean: Array
-    clean_score: Array | None
-    noise: Array
-    log_sigma: Array
 
 
 def fit_score(
@@ -116,79 +91,27 @@ def fit_score(
     if network is None:
         network = ResidualMLP(dimension, width=width, depth=depth, key=key_network)
     denoiser = PreconditionedDenoiser(network)
-    low, high = float(np.log(sigma_range[0])), float(np.log(sigma_range[1]))
-
     order = jax.random.permutation(key_split, prepared.points.shape[0])
     num_validation = max(int(validation_fraction * prepared.points.shape[0]), 10)
     held_out, kept = order[:num_validation], order[num_validation:]
-    points, clean_scores = prepared.points, prepared.scores
-    validation = _fix_noise(
-        points[held_out], None if clean_scores is None else clean_scores[held_out], key_noise, low, high
+    batch_size = min(batch_size, len(kept))
+    steps_per_epoch = len(kept) // batch_size
+    low, high = float(np.log(sigma_range[0])), float(np.log(sigma_range[1]))
+    schedule = Schedule(num_epochs * steps_per_epoch, batch_size, learning_rate, ema_decay, low, high)
+    (points, clean_scores), (points_out, scores_out) = (
+        jax.tree.map(lambda x, rows=rows: x[rows], (prepared.points, prepared.scores)) for rows in (kept, held_out)
     )
-    points, clean_scores = points[kept], None if clean_scores is None else clean_scores[kept]
-    batch_size = min(batch_size, points.shape[0])
-
-    num_steps = num_epochs * (points.shape[0] // batch_size)
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, max(int(_WARMUP_FRACTION * num_steps), 1), max(num_steps, 2)
-    )
-    optimiser = optax.chain(optax.clip_by_global_norm(_CLIP_NORM), optax.adamw(schedule, weight_decay=_WEIGHT_DECAY))
+    validation = fix_noise(points_out, scores_out, key_noise, schedule)
     weights, static = eqx.partition(denoiser, eqx.is_inexact_array)
-    state = _Training(weights, optimiser.init(weights), weights, weights, jnp.asarray(jnp.inf, points.dtype))
-
-    @eqx.filter_jit
-    def run_epoch(
-        state: _Training,
-        key: Array,
-        points: Array,
-        clean_scores: Array | None,
-        validation: _Validation,
-        first_step: Array,
-    ) -> tuple[_Training, Array, Array]:
-        key_order, key_steps = jax.random.split(key)
-        num_batches = points.shape[0] // batch_size
-        order = jax.random.permutation(key_order, points.shape[0])[: num_batches * batch_size]
-
-        def step(carry: Any, inputs: Any) -> tuple[Any, Array]:
-            weights, optimiser_state, average = carry
-            indices, key, number = inputs
-            key_sigma, key_noise = jax.random.split(key)
-            clean, clean_score = jax.tree.map(lambda x: x[indices], (points, clean_scores))
-            noise = jax.random.normal(key_noise, clean.shape, clean.dtype)
-            log_sigma = stratified_log_sigma(key_sigma, batch_size, low, high, clean.dtype)
-
-            def loss(weights: Any) -> Array:
-                return _mean_loss(eqx.combine(weights, static), clean, clean_score, noise, log_sigma)
-
-            value, gradient = jax.value_and_grad(loss)(weights)
-            updates, optimiser_state = optimiser.update(gradient, optimiser_state, weights)
-            weights = optax.apply_updates(weights, updates)
-            # A young average follows the weights: decay (1 + n)/(10 + n) until it reaches ema_decay.
-            decay = jnp.minimum(ema_decay, (1 + number) / (10 + number)).astype(clean.dtype)
-            average = jax.tree.map(lambda a, w: decay * a + (1 - decay) * w, average, weights)
-            return (weights, optimiser_state, average), value
-
-        inputs = (
-            order.reshape(num_batches, batch_size),
-            jax.random.split(key_steps, num_batches),
-            first_step + jnp.arange(num_batches),
-        )
-        (weights, optimiser_state, average), losses = jax.lax.scan(
-            step, (state.weights, state.optimiser, state.average), inputs
-        )
-        held_out = _mean_loss(eqx.combine(average, static), *validation)
-        better = held_out < state.best_loss
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), average, state.best)
-        best_loss = jnp.where(better, held_out, state.best_loss)
-        return _Training(weights, optimiser_state, average, best, best_loss), losses.mean(), held_out
+    state = start_training(weights, schedule, points.dtype)
 
     train_losses, held_out_losses, best_epoch = [], [], 0
     show = sys.stderr.isatty() if progress is None else progress
     with tqdm(total=num_epochs, desc="fit_score", disable=not show, delay=_SECONDS_BEFORE_SHOWN, leave=False) as bar:
         for epoch in range(num_epochs):
-            first_step = jnp.asarray(epoch * (points.shape[0] // batch_size))
+            key_epoch, first_step = jax.random.fold_in(key_epochs, epoch), jnp.asarray(epoch * steps_per_epoch)
             state, loss, held_out = run_epoch(
-                state, jax.random.fold_in(key_epochs, epoch), points, clean_scores, validation, first_step
+                state, static, schedule, key_epoch, points, clean_scores, validation, first_step
             )
             train_losses.append(float(loss))
             held_out_losses.append(float(held_out))
@@ -220,37 +143,10 @@ def fit_score(
     return _as_score(fitted, prepared, VP() if process is None else process, sigma_range, record)
 
 
-def _each_loss(denoiser: Any, clean: Array, clean_score: Array | None, noise: Array, log_sigma: Array) -> Array:
-    def one(z: Array, g: Array | None, e: Array, u: Array) -> Array:
-        return denoising_loss(denoiser, z, g, e, jnp.exp(u))
-
-    return jax.vmap(one)(clean, clean_score, noise, log_sigma)
-
-
-def _mean_loss(denoiser: Any, clean: Array, clean_score: Array | None, noise: Array, log_sigma: Array) -> Array:
-    return jnp.mean(_each_loss(denoiser, clean, clean_score, noise, log_sigma))
-
-
-def _fix_noise(points: Array, clean_scores: Array | None, key: Array, low: float, high: float) -> _Validation:
-    """Held-out points, repeated, with noise and stratified levels that stay the same in all epochs."""
-    repeats = -(-_FEWEST_VALIDATION_TERMS // points.shape[0])
-    clean, clean_score = jax.tree.map(lambda x: jnp.tile(x, (repeats, 1)), (points, clean_scores))
-    key_sigma, key_noise = jax.random.split(key)
-    noise = jax.random.normal(key_noise, clean.shape, clean.dtype)
-    return _Validation(
-        clean, clean_score, noise, stratified_log_sigma(key_sigma, clean.shape[0], low, high, clean.dtype)
-    )
-
-
-@eqx.filter_jit
-def _losses(denoiser: Any, validation: _Validation) -> Array:
-    return _each_loss(denoiser, *validation)
-
-
 def _loss_by_level(
-    denoiser: PreconditionedDenoiser, validation: _Validation, low: float, high: float
+    denoiser: PreconditionedDenoiser, validation: Validation, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    losses, log_sigma = np.asarray(_losses(denoiser, validation)), np.asarray(validation.log_sigma)
+    losses, log_sigma = np.asarray(validation_losses(denoiser, validation)), np.asarray(validation.log_sigma)
     edges = np.linspace(low, high, _LEVEL_BANDS + 1)
     band = np.clip(np.digitize(log_sigma, edges) - 1, 0, _LEVEL_BANDS - 1)
     return np.exp(edges), np.array([losses[band == k].mean() for k in range(_LEVEL_BANDS)])
