@@ -23,6 +23,10 @@ from scoresample.scores import Position
 
 _TEMPERED_POWER = 3.0
 """Inverse temperatures of a tempered path are ``(k/n)^3``: densest where the reference changes fastest."""
+_STEP_ON_NOISED_PATHS = 0.7
+"""Large, since the last move denoises: the ladder then forgets more of the levels before."""
+_STEP_ON_OTHER_PATHS = 0.2
+"""Small, since the bias of the last level's steps stays in the draws."""
 
 
 class LangevinLevel(NamedTuple):
@@ -52,14 +56,16 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     No level is left invariant exactly: each carries the bias of unadjusted Langevin, of order `step_size`, and what
     the finite ladder has not forgotten of the level before. On noised paths steps shrink with the noise, and more
     levels remove both; on tempered paths the last level keeps the bias of its step unless `step_size` shrinks too. On
-    Gaussians the law is an affine recursion, which the tests hold exactly.
+    Gaussians the law is an affine recursion, which the tests hold exactly: with the default settings the draws of a
+    noised path are 1.6% too wide.
 
     Source: Song and Ermon 2019, arXiv 1907.05600, algorithm 1; analysed in Lee, Lu and Tan 2022, arXiv 2206.06227.
 
     Attributes:
         num_levels: number of levels of the ladder.
         steps_per_level: Langevin steps at each.
-        step_size: step relative to ``1/L_t``; must be below 2 to be stable.
+        step_size: step relative to ``1/L_t``; must be below 2 to be stable. If None, 0.7 on noised paths, whose last
+            move removes most of the bias of large steps, and 0.2 on others.
         denoise: end with the posterior mean of the clean point (noised paths only).
 
     Examples:
@@ -76,13 +82,15 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     interacting: ClassVar[bool] = False
 
     num_levels: int = eqx.field(static=True, default=100)
-    steps_per_level: int = eqx.field(static=True, default=10)
-    step_size: float = eqx.field(static=True, default=0.2)
+    steps_per_level: int = eqx.field(static=True, default=5)
+    step_size: float | None = eqx.field(static=True, default=None)
     denoise: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self) -> None:
         """Check the settings."""
         check_at_least(1, num_levels=self.num_levels, steps_per_level=self.steps_per_level)
+        if self.step_size is None:
+            return
         check_positive(step_size=self.step_size)
         if self.step_size >= 2:
             raise ValueError(f"`step_size` is in units of 1/L and Langevin diverges from 2 on, got {self.step_size}.")
@@ -119,7 +127,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
         lipschitz = path.lipschitz(t)
         if lipschitz is None:
             lipschitz = estimate_lipschitz(path, particles, t, key=key_lipschitz)
-        h = self.step_size / lipschitz
+        h = self._relative_step(path) / lipschitz
 
         def body(index: Array, particles: Position) -> Position:
             noise = random_like(jax.random.fold_in(key_noise, index), particles)
@@ -127,6 +135,11 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
 
         particles = jax.lax.fori_loop(0, self.steps_per_level, body, particles)
         return LangevinState(particles), {"level_step_size": h}
+
+    def _relative_step(self, path: AbstractScorePath) -> float:
+        if self.step_size is not None:
+            return self.step_size
+        return _STEP_ON_NOISED_PATHS if isinstance(path, AbstractPerturbedScore) else _STEP_ON_OTHER_PATHS
 
     def final(self, path: AbstractScorePath, state: LangevinState, plan: Plan) -> Position:
         """The denoised particles, or the particles in the scale of the data."""

@@ -40,6 +40,7 @@ def exact(sampler: ss.AnnealedLangevin, process: str, covariance: np.ndarray) ->
     """At every level: to the level's alpha, then Langevin steps with ``h = step_size sigma^2``."""
     log_snr = grid(process, covariance, sampler.num_levels - 1)
     moves, before = [], None
+    assert sampler.step_size is not None
     for level in log_snr:
         alpha, sigma = scales(process, level)
         moves.append(affine(IDENTITY * (1 if before is None else alpha / before), np.zeros(3)))
@@ -72,6 +73,7 @@ def exact_tempered(sampler: ss.AnnealedLangevin, covariance: np.ndarray) -> Affi
     """Langevin steps with ``h = step_size / L_t``; L_t mixes the ends' constants, seen in the frame."""
     lipschitz_target = 1 / np.linalg.eigvalsh(covariance)[0]
     moves = []
+    assert sampler.step_size is not None
     for t in tempered_times(sampler.num_levels):
         lipschitz = SCALE.max() ** 2 * (t / REFERENCE_VARIANCES.min() + (1 - t) * lipschitz_target)
         moves.extend([langevin(tempered_score(covariance, t), sampler.step_size / lipschitz)] * sampler.steps_per_level)
@@ -142,6 +144,23 @@ def test_unknown_lipschitz_constants_are_estimated() -> None:
     np.testing.assert_allclose(draws.info["level_step_size"][0], 0.5 / np.array(largest), rtol=0.02)
 
 
+@pytest.mark.parametrize(("kind", "step_size"), [("noised", 0.7), ("tempered", 0.2)])
+def test_default_step_follows_from_the_kind_of_path(kind: str, step_size: float) -> None:
+    path = path_of("VP", UNEQUAL) if kind == "noised" else tempered_path(UNEQUAL)
+    settings: dict[str, Any] = {"key": jax.random.key(0), "num_samples": 4}
+    default = ss.sample(path, ss.AnnealedLangevin(5, 2), **settings)
+    named = ss.sample(path, ss.AnnealedLangevin(5, 2, step_size=step_size), **settings)
+    np.testing.assert_array_equal(default.position, named.position)
+
+
+@pytest.mark.parametrize("process", ["VP", "VE"])
+def test_default_settings_leave_draws_too_wide_by_under_two_percent(process: str) -> None:
+    _, spread = exact_law(ss.AnnealedLangevin(step_size=0.7), process, UNEQUAL)
+    ratio = np.sqrt(np.diag(spread) / np.diag(UNEQUAL))
+    assert (1.0 < ratio).all()
+    assert (ratio < 1.02).all(), ratio
+
+
 @pytest.mark.parametrize("process", ["VP", "VE"])
 def test_law_tends_to_the_target_with_more_levels_and_steps(process: str) -> None:
     last = noised_target(process, UNEQUAL)
@@ -156,7 +175,7 @@ def test_law_on_a_tempered_path_tends_to_that_of_langevin_on_the_target() -> Non
     sampler = ss.AnnealedLangevin(num_levels=100, steps_per_level=100, step_size=0.5)
     start = REFERENCE_MEAN / SCALE, np.diag(REFERENCE_VARIANCES / SCALE**2)
     mean, spread = exact_tempered(sampler, CORRELATED).law(*start)
-    step = sampler.step_size * np.linalg.eigvalsh(CORRELATED)[0] / SCALE.max() ** 2
+    step = 0.5 * np.linalg.eigvalsh(CORRELATED)[0] / SCALE.max() ** 2
     in_frame = CORRELATED / np.outer(SCALE, SCALE)
     variances, axes = np.linalg.eigh(in_frame)
     biased = axes * (variances / (1 - step / (2 * variances))) @ axes.T
