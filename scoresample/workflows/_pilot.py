@@ -18,10 +18,10 @@ def fit_score_to_density(
     *,
     key: Array,
     sampler: AbstractSampler | None = None,
-    num_pilot: int = 10_000,
+    num_pilot: int = 20_000,
     num_chains: int = 4,
     num_warmup: int = 1000,
-    num_epochs: int = 120,
+    num_epochs: int = 80,
     progress: bool | None = None,
     **settings: Any,
 ) -> tuple[PerturbedScore, Draws]:
