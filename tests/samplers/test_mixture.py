@@ -17,7 +17,7 @@ WIDE = 8 * VARIANCES
 NUM_DRAWS = 4_000
 
 SAMPLERS: dict[str, tuple[str, Any]] = {
-    "AnnealedLangevin": ("VP", ss.AnnealedLangevin()),
+    "AnnealedLangevin": ("VP", ss.AnnealedLangevin(num_levels=400, step_size=0.3)),
     "AnnealedLangevin, tempered": ("tempered", ss.AnnealedLangevin(steps_per_level=20, step_size=0.15)),
     "PredictorCorrector": ("VE", ss.PredictorCorrector(num_steps=60, eta=0.5)),
     "ReverseSDE": ("VE", ss.ReverseSDE(num_steps=40)),
