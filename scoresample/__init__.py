@@ -5,6 +5,8 @@ from scoresample.inference import Draws as Draws
 from scoresample.inference import SamplingError as SamplingError
 from scoresample.inference import exact_draws as exact_draws
 from scoresample.inference import sample as sample
+from scoresample.paths import EDM as EDM
+from scoresample.paths import OU as OU
 from scoresample.paths import VE as VE
 from scoresample.paths import VP as VP
 from scoresample.paths import AbstractDensityPath as AbstractDensityPath
@@ -12,6 +14,7 @@ from scoresample.paths import AbstractNoiseProcess as AbstractNoiseProcess
 from scoresample.paths import AbstractPerturbedScore as AbstractPerturbedScore
 from scoresample.paths import AbstractScorePath as AbstractScorePath
 from scoresample.paths import PerturbedScore as PerturbedScore
+from scoresample.paths import SubVP as SubVP
 from scoresample.paths import TemperedPath as TemperedPath
 from scoresample.paths import perturb as perturb
 from scoresample.report import Comparison as Comparison
@@ -23,6 +26,11 @@ from scoresample.samplers import AbstractParticleSampler as AbstractParticleSamp
 from scoresample.samplers import AbstractPathSampler as AbstractPathSampler
 from scoresample.samplers import AbstractSampler as AbstractSampler
 from scoresample.samplers import AnnealedLangevin as AnnealedLangevin
+from scoresample.samplers import DiffraxSolver as DiffraxSolver
+from scoresample.samplers import EulerMaruyama as EulerMaruyama
+from scoresample.samplers import ExponentialAdams as ExponentialAdams
+from scoresample.samplers import ExponentialIntegrator as ExponentialIntegrator
+from scoresample.samplers import KarrasHeun as KarrasHeun
 from scoresample.samplers import PredictorCorrector as PredictorCorrector
 from scoresample.samplers import ProbabilityFlowODE as ProbabilityFlowODE
 from scoresample.samplers import ReverseSDE as ReverseSDE

@@ -12,7 +12,7 @@ import pytest
 from jaxtyping import Array
 
 import scoresample as ss
-from scoresample.paths import FrozenScore, log_snr_grid
+from scoresample.paths import FrozenScore, noise_levels
 from tests.diagnostics.made_draws import made_draws, normal_chains
 
 pytestmark = pytest.mark.usefixtures("unchecked_types")
@@ -314,9 +314,9 @@ PATH_SAMPLERS: dict[str, Mistake] = {
         ValueError,
         "`rtol` must be positive and finite, got 0.0",
     ),
-    "no steps on a grid": (lambda: log_snr_grid(path(), 0), ValueError, "`num_steps` must be at least 1, got 0"),
+    "no steps on a grid": (lambda: noise_levels(path(), 0), ValueError, "`num_steps` must be at least 1, got 0"),
     "a grid that is over before it starts": (
-        lambda: log_snr_grid(network(log_snr_range=(-12.0, -9.0), process=ss.VE(0.01, 100.0)), 5),
+        lambda: noise_levels(network(log_snr_range=(-12.0, -9.0), process=ss.VE(0.01, 100.0)), 5),
         ValueError,
         "no noise level is left. Widen `log_snr_range`",
     ),

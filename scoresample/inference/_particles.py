@@ -69,7 +69,7 @@ def _run_in_chunks(
         jax.block_until_ready(state)
         bar.update(length)
     stats = jax.tree.map(lambda *x: np.concatenate(x), *chunks)
-    return _final(path, sampler, state, plan), None, ParticleInfo(jnp.asarray(plan.nfe), stats)
+    return _final(path, sampler, state, plan), None, sampler.info(plan, stats)
 
 
 def _num_steps(plan: Any) -> int:

@@ -8,10 +8,13 @@ from scoresample.paths._base import as_time as as_time
 from scoresample.paths._base import score_particles as score_particles
 from scoresample.paths._frame import Frame as Frame
 from scoresample.paths._frame import make_frame as make_frame
+from scoresample.paths._grid import Grid as Grid
+from scoresample.paths._grid import GridName as GridName
 from scoresample.paths._grid import Levels as Levels
 from scoresample.paths._grid import check_concrete as check_concrete
+from scoresample.paths._grid import check_grid as check_grid
 from scoresample.paths._grid import levels_at as levels_at
-from scoresample.paths._grid import log_snr_grid as log_snr_grid
+from scoresample.paths._grid import noise_levels as noise_levels
 from scoresample.paths._lipschitz import estimate_lipschitz as estimate_lipschitz
 from scoresample.paths._perturbed import AbstractPerturbedScore as AbstractPerturbedScore
 from scoresample.paths._perturbed import PerturbedDensity as PerturbedDensity
@@ -22,7 +25,10 @@ from scoresample.paths._perturbed import TimeInput as TimeInput
 from scoresample.paths._perturbed import denoise_particles as denoise_particles
 from scoresample.paths._perturbed import perturb as perturb
 from scoresample.paths._perturbed import start_log_snr as start_log_snr
+from scoresample.paths._process import EDM as EDM
+from scoresample.paths._process import OU as OU
 from scoresample.paths._process import VE as VE
 from scoresample.paths._process import VP as VP
 from scoresample.paths._process import AbstractNoiseProcess as AbstractNoiseProcess
+from scoresample.paths._process import SubVP as SubVP
 from scoresample.paths._tempered import TemperedPath as TemperedPath

@@ -1,6 +1,6 @@
 """Grids: the levels at which a path is evaluated, from noise to data, made on the host in float64."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.core
@@ -8,6 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from scoresample.paths._perturbed import AbstractPerturbedScore, start_log_snr
+
+GridName = Literal["log-snr", "karras", "exponential", "uniform"]
+Grid = GridName | np.ndarray | jax.Array | tuple[float, ...] | list[float]
+"""How levels are placed: a name, or times."""
+
+_KARRAS_RHO = 7.0
+"""Karras et al. 2022, table 1."""
+_RANGE_TOLERANCE = 1e-4
+"""Times in single precision may step over the end of a range by this much log-SNR."""
 
 
 class Levels(NamedTuple):
@@ -26,24 +35,35 @@ class Levels(NamedTuple):
     sigma: np.ndarray
 
 
-def log_snr_grid(path: AbstractPerturbedScore, num_steps: int) -> Levels:
-    """Levels uniform in log(alpha/sigma), from the start of sampling to the end of the score's range.
+def noise_levels(path: AbstractPerturbedScore, num_steps: int, grid: Grid = "log-snr") -> Levels:
+    """A ladder of levels from the start of sampling to the end of the score's range.
 
     The start is the noisiest valid level, but not beyond sigma/alpha = 20 data standard deviations: a start from the
-    Gaussian with the data's own moments has no visible error there.
+    Gaussian with the data's own moments has no visible error there. In between, with s = sigma/alpha:
+
+    - ``"log-snr"``: uniform in log(alpha/sigma);
+    - ``"karras"``: uniform in ``s^(1/7)``, with longer steps at much noise (Karras et al. 2022, arXiv 2206.00364, eq.
+      5);
+    - ``"exponential"``: steps ``kappa min(1, T)`` in the Ornstein-Uhlenbeck time ``T = log(1 + s^2)/2``: uniform where
+      the data are drowned, shrinking geometrically near them (Benton et al. 2024, arXiv 2308.03686, section 3);
+    - ``"uniform"``: uniform in the process's own time;
+    - an array of times: those times, decreasing; `num_steps` is then not used.
 
     Arguments:
         path: a perturbed score, concrete (not traced).
         num_steps: number of steps, so `num_steps` + 1 levels.
+        grid: a name, or times.
 
     Returns:
         The ladder of levels.
 
     Raises:
         TypeError: if the path is traced.
-        ValueError: if `num_steps` < 1 or the range is empty.
+        ValueError: if `num_steps` < 1, the range is empty, or times do not decrease or leave the range.
     """
     check_concrete(path)
+    if not isinstance(grid, str):
+        return _levels_at_times(path, np.asarray(grid, np.float64))
     if num_steps < 1:
         raise ValueError(f"`num_steps` must be at least 1, got {num_steps}.")
     start, end = start_log_snr(path), float(path.log_snr_range[1])
@@ -52,7 +72,85 @@ def log_snr_grid(path: AbstractPerturbedScore, num_steps: int) -> Levels:
             f"the score is valid up to log-SNR {end:.3g}, but sampling would start at {start:.3g}: no noise level is "
             "left. Widen `log_snr_range`, or rescale the data (`location`, `scale`)."
         )
-    return levels_at(path, np.linspace(start, end, num_steps + 1))
+    fractions = np.linspace(0.0, 1.0, num_steps + 1)
+    check_grid(grid)
+    match grid:
+        case "log-snr":
+            inner = (start + fractions * (end - start))[1:-1]
+        case "karras":
+            roots = np.exp(-np.array([start, end]) / _KARRAS_RHO)
+            inner = -_KARRAS_RHO * np.log(roots[0] + fractions[1:-1] * (roots[1] - roots[0]))
+        case "exponential":
+            first, last = (float(time) for time in _ou_time(np.array([start, end])))
+            inner = _from_ou_time(_exponential_times(first, last, num_steps)[1:-1])
+        case "uniform":
+            t = levels_at(path, np.array([start, end])).t
+            inner = _log_snr_at(path, t[0] + fractions[1:-1] * (t[1] - t[0]))
+    return levels_at(path, np.concatenate([[start], inner, [end]]))
+
+
+def check_grid(grid: Grid) -> Grid:
+    """A grid as it came, checked: a known name, or decreasing times in [0, 1].
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(grid, str):
+        if grid not in get_args(GridName):
+            raise ValueError(
+                f"`grid` must be one of {list(get_args(GridName))} or an array of decreasing times, got {grid!r}."
+            )
+        return grid
+    times = np.asarray(grid, np.float64)
+    if times.ndim != 1 or times.size < 2 or not np.all(np.diff(times) < 0) or times[0] > 1 or times[-1] < 0:
+        raise ValueError(
+            "`grid`: times must be at least two numbers in [0, 1] that decrease, from noise (1) to data (0), got "
+            f"{np.array2string(times, threshold=6)}."
+        )
+    return grid
+
+
+def _levels_at_times(path: AbstractPerturbedScore, times: np.ndarray) -> Levels:
+    check_grid(times)
+    log_snr = _log_snr_at(path, times)
+    low, high = (float(end) for end in path.log_snr_range)
+    if log_snr[0] < low - _RANGE_TOLERANCE or log_snr[-1] > high + _RANGE_TOLERANCE:
+        first, last = (float(t) for t in levels_at(path, np.array([low, high])).t)
+        raise ValueError(
+            f"`grid`: the score is valid from t={first:.6g} to t={last:.6g}, but the times go from {times[0]:.6g} to "
+            f"{times[-1]:.6g}."
+        )
+    return levels_at(path, np.clip(log_snr, low, high))
+
+
+def _log_snr_at(path: AbstractPerturbedScore, times: np.ndarray) -> np.ndarray:
+    with jax.enable_x64(True):
+        return np.asarray(jax.vmap(path.process.log_snr)(jnp.asarray(times, jnp.float64)))
+
+
+def _ou_time(log_snr: np.ndarray) -> np.ndarray:
+    """``log(1 + s^2)/2`` with ``s = exp(-log_snr)``."""
+    return 0.5 * np.logaddexp(0.0, -2 * log_snr)
+
+
+def _from_ou_time(times: np.ndarray) -> np.ndarray:
+    return -0.5 * np.log(np.expm1(2 * times))
+
+
+def _exponential_times(start: float, end: float, num_steps: int) -> np.ndarray:
+    """Times ``t_{k+1} = t_k - kappa min(1, t_k)``, with the kappa that leads from start to end."""
+
+    def times(kappa: float) -> np.ndarray:
+        points = [start]
+        for _ in range(num_steps):
+            points.append(points[-1] - kappa * min(1.0, max(points[-1], 0.0)))
+        return np.array(points)
+
+    low, high = 0.0, 1.0 if start < 1 else start
+    for _ in range(200):
+        kappa = 0.5 * (low + high)
+        low, high = (kappa, high) if times(kappa)[-1] > end else (low, kappa)
+    return times(high)
 
 
 def levels_at(path: AbstractPerturbedScore, log_snr: np.ndarray) -> Levels:

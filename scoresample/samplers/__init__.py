@@ -11,7 +11,13 @@ from scoresample.samplers._blackjax import NUTS as NUTS
 from scoresample.samplers._blackjax import AbstractHamiltonian as AbstractHamiltonian
 from scoresample.samplers._blackjax import require_density as require_density
 from scoresample.samplers._catalogue import available_samplers as available_samplers
+from scoresample.samplers._diffrax import DiffraxSolver as DiffraxSolver
+from scoresample.samplers._exponential import ExponentialAdams as ExponentialAdams
+from scoresample.samplers._frozen_score import EulerMaruyama as EulerMaruyama
+from scoresample.samplers._frozen_score import ExponentialIntegrator as ExponentialIntegrator
+from scoresample.samplers._karras_heun import KarrasHeun as KarrasHeun
 from scoresample.samplers._langevin import ULA as ULA
 from scoresample.samplers._predictor_corrector import PredictorCorrector as PredictorCorrector
 from scoresample.samplers._probability_flow import ProbabilityFlowODE as ProbabilityFlowODE
 from scoresample.samplers._reverse_sde import ReverseSDE as ReverseSDE
+from scoresample.samplers._reverse_solver import AbstractReverseSolver as AbstractReverseSolver

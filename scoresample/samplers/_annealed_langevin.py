@@ -1,6 +1,7 @@
 """Annealed Langevin dynamics."""
 
-from typing import ClassVar, NamedTuple
+import dataclasses
+from typing import ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -13,7 +14,7 @@ from scoresample.paths import (
     AbstractScorePath,
     check_concrete,
     estimate_lipschitz,
-    log_snr_grid,
+    noise_levels,
     score_particles,
 )
 from scoresample.samplers._base import AbstractPathSampler, Plan, add_scaled, random_like, scaled
@@ -101,7 +102,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
         check_path(path, AbstractScorePath, self)
         nfe = self.num_levels * self.steps_per_level
         if isinstance(path, AbstractPerturbedScore):
-            levels = log_snr_grid(path, max(self.num_levels - 1, 1))
+            levels = noise_levels(path, max(self.num_levels - 1, 1))
             t, alpha = levels.t[-self.num_levels :], levels.alpha[-self.num_levels :]
             rescale = np.concatenate([[1.0], alpha[1:] / alpha[:-1]])
             nfe += int(self.denoise)
@@ -146,3 +147,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
         if not isinstance(path, AbstractPerturbedScore):
             return state.position
         return finish(path, state.position, plan.t_final, denoise=self.denoise)
+
+    def refined(self, factor: int) -> Self:
+        """The same sampler with `factor` times as many levels."""
+        return dataclasses.replace(self, num_levels=factor * self.num_levels)

@@ -1,7 +1,7 @@
 """The sampler contracts: chains on a score, and particles along a path."""
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -114,7 +114,8 @@ class Plan(NamedTuple):
         t_start: the level at which the reference is drawn, a scalar.
         t_final: the level at which the last step ends, a scalar.
         steps: a named tuple of arrays with a leading step axis: what each step needs to know.
-        nfe: score evaluations of the whole run for each particle.
+        nfe: score evaluations of the whole run for each particle, as far as they are known beforehand. A step whose
+            evaluations are found on the way reports them as the statistic ``"num_evaluations"``.
     """
 
     t_start: Array
@@ -138,6 +139,10 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
     def final(self, path: Path, state: Any, plan: Plan) -> Position:
         """The particles to return, from the last state."""
 
+    @abc.abstractmethod
+    def refined(self, factor: int) -> Self:
+        """The same sampler with `factor` times as many steps: what `discretisation_error` compares with."""
+
     def run(
         self, path: Path, particles: Position, plan: Plan, *, key: Array
     ) -> tuple[Position, Array | None, ParticleInfo]:
@@ -145,7 +150,13 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
         key_init, key_steps = jax.random.split(key)
         state = self.init(path, particles, plan, key=key_init)
         state, stats = self.advance(path, state, plan.steps, 0, key=key_steps)
-        return self.final(path, state, plan), None, ParticleInfo(jnp.asarray(plan.nfe), stats)
+        return self.final(path, state, plan), None, self.info(plan, stats)
+
+    def info(self, plan: Plan, stats: dict[str, Array]) -> ParticleInfo:
+        """What to report, from the statistics of all steps."""
+        found = stats.get("num_evaluations")
+        rest = {name: value for name, value in stats.items() if name != "num_evaluations"}
+        return ParticleInfo(jnp.asarray(plan.nfe) + (0 if found is None else found.sum()), rest)
 
     def advance(
         self, path: Path, state: Any, steps: Any, first: Array | int, *, key: Array

@@ -20,6 +20,13 @@ def check_positive(**settings: float) -> None:
             raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
 
 
+def check_one_of(options: tuple[Any, ...], **settings: Any) -> None:
+    """Raise a ValueError unless the settings are among the options."""
+    for name, value in settings.items():
+        if value not in options:
+            raise ValueError(f"`{name}` must be one of {list(options)}, got {value!r}.")
+
+
 def check_path(path: Any, needed: type[AbstractScorePath], sampler: object) -> None:
     """Raise a TypeError unless `path` is a path of the kind that a sampler needs.
 

@@ -1,6 +1,6 @@
 """Predictor-corrector sampling."""
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -10,13 +10,16 @@ from jaxtyping import Array
 
 from scoresample.paths import (
     AbstractPerturbedScore,
+    Grid,
+    check_grid,
     denoise_particles,
-    log_snr_grid,
+    noise_levels,
     score_particles,
 )
 from scoresample.samplers._base import AbstractPathSampler, Plan, add_scaled, random_like, scaled
 from scoresample.samplers._doors import check_at_least, check_path, check_positive
 from scoresample.samplers._finish import finish
+from scoresample.samplers._reverse_solver import refined
 from scoresample.scores import Position
 
 
@@ -59,6 +62,8 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
         corrector_steps: Langevin steps after each.
         corrector_step_size: step relative to ``1/L_t = sigma_t^2``; must be below 2 to be stable.
         eta: noise of the predictor, from 0 (deterministic) to 1 (the reverse SDE).
+        grid: "log-snr", "karras", "exponential", "uniform", or decreasing times of your own (`num_steps` is then not
+            used).
         denoise: end with the posterior mean of the clean point.
 
     Examples:
@@ -79,11 +84,13 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
     corrector_steps: int = eqx.field(static=True, default=1)
     corrector_step_size: float = eqx.field(static=True, default=0.2)
     eta: float = eqx.field(static=True, default=1.0)
+    grid: Grid = "log-snr"
     denoise: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self) -> None:
         """Check the settings."""
         check_at_least(1, num_steps=self.num_steps, corrector_steps=self.corrector_steps)
+        check_grid(self.grid)
         check_positive(corrector_step_size=self.corrector_step_size)
         if self.corrector_step_size >= 2:
             raise ValueError(
@@ -94,10 +101,10 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
             raise ValueError(f"`eta` must lie between 0 and 1, got {self.eta}.")
 
     def plan(self, path: AbstractPerturbedScore, *, key: Array) -> Plan:
-        """Steps uniform in log-SNR."""
+        """Levels, and the predictor's coefficients for them."""
         del key
         check_path(path, AbstractPerturbedScore, self)
-        levels = log_snr_grid(path, self.num_steps)
+        levels = noise_levels(path, self.num_steps, self.grid)
         h = np.diff(levels.log_snr)
         decay = (1 + self.eta**2) * h
         columns = (
@@ -108,7 +115,7 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
             levels.sigma[1:] * np.sqrt(-np.expm1(-2 * self.eta**2 * h)),
         )
         steps = PredictorStep(*(jnp.asarray(column, dtype=float) for column in columns))
-        nfe = self.num_steps * (1 + self.corrector_steps) + int(self.denoise)
+        nfe = h.size * (1 + self.corrector_steps) + int(self.denoise)
         return Plan(steps.t[0], steps.t_next[-1], steps, nfe)
 
     def init(self, path: AbstractPerturbedScore, particles: Position, plan: Plan, *, key: Array) -> PredictorState:
@@ -139,3 +146,7 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
     def final(self, path: AbstractPerturbedScore, state: PredictorState, plan: Plan) -> Position:
         """The denoised particles, or the particles in the scale of the data."""
         return finish(path, state.position, plan.t_final, denoise=self.denoise)
+
+    def refined(self, factor: int) -> Self:
+        """The same sampler with `factor` times as many steps."""
+        return refined(self, factor)

@@ -1,41 +1,48 @@
 """The reverse-time stochastic differential equation."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-import diffrax
 import equinox as eqx
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore
-from scoresample.samplers._base import AbstractParticleSampler, ParticleInfo
-from scoresample.samplers._diffrax import SolvePlan, check_solver, make_plan, solve
+from scoresample.paths import AbstractPerturbedScore, Grid, check_grid
+from scoresample.samplers._base import AbstractPathSampler, Plan
 from scoresample.samplers._doors import check_at_least, check_path
+from scoresample.samplers._finish import finish
+from scoresample.samplers._karras_heun import KarrasHeun
+from scoresample.samplers._reverse_solver import AbstractReverseSolver, refined, reverse_plan
+from scoresample.samplers._solver_names import SolverChoice, resolve_solver
 from scoresample.scores import Position
 
 
-class ReverseSDE(AbstractParticleSampler[AbstractPerturbedScore]):
+class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
     """The reverse-time SDE of a noise process, from noise to data.
 
     In time t it is ``dx = [f x - (1 + eta^2)/2 g^2 s(x, t)] dt + eta g dW``, run from t=1 down; it is solved in the
-    log-SNR clock by diffrax, with the batch as one state. Every `eta` has the same marginals in the limit of small
-    steps; noise forgets errors of the score and of the start that the ODE keeps. The bias is that of the solver (weak
-    order 1 for Euler, 2 for ShARK), of the start's Gaussian, and of stopping at the end of the score's range.
+    log-SNR clock. Every `eta` has the same marginals in the limit of small steps; noise forgets errors of the score and
+    of the start that the ODE keeps, and asks for more steps. The bias is that of the solver (weak order 1 for "ddpm", 2
+    for the others), of the start's Gaussian, and of stopping at the end of the score's range.
 
     Source: Anderson 1982; Song et al. 2021, arXiv 2011.13456, eq. 6; eta: Zhang and Chen 2023, arXiv 2204.13902, eq. 6.
 
     Attributes:
-        num_steps: number of solver steps, uniform in log-SNR.
-        solver: a diffrax solver for Ito equations with additive noise: ``diffrax.ShARK()`` (two evaluations a step),
-            ``diffrax.SEA()`` or ``diffrax.Euler()`` (one).
-        eta: size of the noise, positive; 1 is the time reversal itself.
+        num_steps: number of solver steps.
+        solver: "sde-dpm-solver++2m", "ddpm", "sa-solver", "exponential-integrator", "euler-maruyama"; or
+            [`ExponentialAdams`][scoresample.ExponentialAdams] or [`KarrasHeun`][scoresample.KarrasHeun] with settings
+            of your own; or a diffrax solver for Ito equations with additive noise, such as ``diffrax.ShARK()``, also
+            inside a [`DiffraxSolver`][scoresample.DiffraxSolver].
+        eta: size of the noise, positive; 1 is the time reversal itself. None stands for the solver's own, 1.
+        grid: "log-snr", "karras", "exponential", "uniform", or decreasing times of your own (`num_steps` is then not
+            used).
         denoise: end with the posterior mean of the clean point.
 
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> import scoresample as ss
         >>> path = ss.perturb(ss.Gaussian(jnp.ones(2), 0.5), ss.VP())
-        >>> ss.sample(path, ss.ReverseSDE(), key=jax.random.key(0), num_samples=25).position.shape
-        (1, 100, 2)
+        >>> draws = ss.sample(path, ss.ReverseSDE(num_steps=20), key=jax.random.key(0), num_samples=25)
+        >>> draws.position.shape, draws.nfe
+        ((1, 100, 2), 21.0)
     """
 
     name: ClassVar[str] = "reverse-sde"
@@ -43,41 +50,49 @@ class ReverseSDE(AbstractParticleSampler[AbstractPerturbedScore]):
     asymptotically_exact: ClassVar[bool] = True
     interacting: ClassVar[bool] = False
 
-    num_steps: int = eqx.field(static=True, default=100)
-    solver: diffrax.AbstractSolver[Any] = eqx.field(default_factory=diffrax.ShARK)
-    eta: float = eqx.field(static=True, default=1.0)
+    num_steps: int = eqx.field(static=True, default=50)
+    solver: SolverChoice = "sde-dpm-solver++2m"
+    eta: float | None = eqx.field(static=True, default=None)
+    grid: Grid = "log-snr"
     denoise: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self) -> None:
         """Check the settings."""
         check_at_least(1, num_steps=self.num_steps)
-        check_solver(self.solver)
-        if not 0 < self.eta < float("inf"):
+        check_grid(self.grid)
+        if self.eta is not None and not 0 < self.eta < float("inf"):
             raise ValueError(f"`eta` must be positive, got {self.eta}. Without noise this is ProbabilityFlowODE.")
-        if not isinstance(self.solver, diffrax.Euler | diffrax.AbstractSRK):
-            raise ValueError(
-                f"`solver`: {type(self.solver).__name__} is not for Ito equations. Use diffrax.ShARK(), diffrax.SEA() "
-                "or diffrax.Euler()."
-            )
+        solver, _ = resolve_solver(self.solver, noisy=True)
+        if self.eta is not None and isinstance(solver, KarrasHeun):
+            raise ValueError("`eta`: the noise of KarrasHeun is its churn. Set `churn` there and leave `eta` out.")
 
-    def plan(self, path: AbstractPerturbedScore, *, key: Array) -> SolvePlan:
-        """Steps uniform in log-SNR."""
+    def _resolved(self) -> tuple[AbstractReverseSolver, float]:
+        solver, eta = resolve_solver(self.solver, noisy=True)
+        return solver, eta if self.eta is None else self.eta
+
+    def plan(self, path: AbstractPerturbedScore, *, key: Array) -> Plan:
+        """Levels, and the solver's coefficients for them."""
         del key
         check_path(path, AbstractPerturbedScore, self)
-        return make_plan(path, self.num_steps)
+        solver, eta = self._resolved()
+        return reverse_plan(solver, path, num_steps=self.num_steps, grid=self.grid, eta=eta, denoise=self.denoise)
 
-    def run(
-        self, path: AbstractPerturbedScore, particles: Position, plan: SolvePlan, *, key: Array
-    ) -> tuple[Position, Array | None, ParticleInfo]:
-        """Solve from noise to data."""
-        return solve(
-            path,
-            particles,
-            plan,
-            key=key,
-            solver=self.solver,
-            controller=None,
-            eta=self.eta,
-            denoise=self.denoise,
-            max_steps=self.num_steps + 1,
-        )
+    def init(self, path: AbstractPerturbedScore, particles: Position, plan: Plan, *, key: Array) -> Any:
+        """The solver's state at the start."""
+        solver, eta = self._resolved()
+        return solver.start(path, particles, plan, eta, key=key)
+
+    def step(
+        self, path: AbstractPerturbedScore, state: Any, plan_step: Any, *, key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        """One step of the solver."""
+        solver, eta = self._resolved()
+        return solver.step(path, state, plan_step, eta, key=key)
+
+    def final(self, path: AbstractPerturbedScore, state: Any, plan: Plan) -> Position:
+        """The denoised particles, or the particles in the scale of the data."""
+        return finish(path, self._resolved()[0].end(path, state, plan), plan.t_final, denoise=self.denoise)
+
+    def refined(self, factor: int) -> Self:
+        """The same sampler with `factor` times as many steps."""
+        return refined(self, factor)

@@ -9,7 +9,7 @@ from jax.scipy.stats import multivariate_normal
 from jaxtyping import Array
 
 import scoresample as ss
-from scoresample.paths import Prediction, TimeInput, log_snr_grid, start_log_snr
+from scoresample.paths import Prediction, TimeInput, noise_levels, start_log_snr
 
 LOCATION = np.array([3.0, -1.0])
 SCALE = np.array([0.5, 4.0])
@@ -213,7 +213,7 @@ def test_default_range_of_a_network_stays_on_its_process() -> None:
     # This process ends at t=0 above the default: a network must not be asked for t < 0.
     short = network(ss.VE(0.01, 50.0))
     np.testing.assert_allclose(short.log_snr_range, [-np.log(50.0), -np.log(0.01)], rtol=1e-6)
-    assert log_snr_grid(short, 5).t[-1] == pytest.approx(0, abs=1e-7)
+    assert noise_levels(short, 5).t[-1] == pytest.approx(0, abs=1e-7)
 
 
 def test_range_of_an_exact_path_ends_at_its_smallest_scale() -> None:
@@ -231,7 +231,7 @@ def test_sampling_starts_inside_the_range_at_twenty_data_scales() -> None:
 
 
 def test_levels_are_the_process_at_uniform_log_snr() -> None:
-    levels = log_snr_grid(network(ss.VP(), (-2.0, 4.0)), 6)
+    levels = noise_levels(network(ss.VP(), (-2.0, 4.0)), 6)
     np.testing.assert_allclose(levels.log_snr, np.linspace(-2, 4, 7), atol=1e-12)
     np.testing.assert_allclose(levels.alpha**2, 1 / (1 + np.exp(-2 * levels.log_snr)), rtol=1e-12)
     np.testing.assert_allclose(levels.alpha**2 + levels.sigma**2, 1, rtol=1e-12)
@@ -246,13 +246,13 @@ def test_ranges_that_are_none_are_refused(bounds: tuple[float, float]) -> None:
 
 def test_a_range_without_levels_is_refused_when_planning() -> None:
     with pytest.raises(ValueError, match="log_snr_range"):
-        log_snr_grid(network(ss.VE(0.01, 5.0), (-9.0, -2.0)), 5)
+        noise_levels(network(ss.VE(0.01, 5.0), (-9.0, -2.0)), 5)
 
 
 def test_a_traced_path_has_no_plan() -> None:
     def plan(shift: Array) -> Array:
         path = ss.PerturbedScore(lambda z, t, m: m - z, ss.VP(), structure=jnp.zeros(2), args=(shift,))
-        return jnp.asarray(log_snr_grid(path, 3).t)
+        return jnp.asarray(noise_levels(path, 3).t)
 
     with pytest.raises(TypeError, match="plan"):
         jax.jit(plan)(jnp.zeros(2))

@@ -1,0 +1,88 @@
+"""The contract of the solvers that `ReverseSDE` and `ProbabilityFlowODE` step with."""
+
+import abc
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from scoresample.paths import AbstractPerturbedScore, Grid, Levels, noise_levels
+from scoresample.samplers._base import Plan, scaled
+from scoresample.scores import Position
+
+
+class AbstractReverseSolver(eqx.Module):
+    """One formula for a step of the reverse process, from a noise level to the next.
+
+    A solver holds settings only. Its coefficients are made on the host in float64; the particles are one batch, in
+    coordinates of the solver's own choice.
+    """
+
+    @abc.abstractmethod
+    def evaluations(self) -> tuple[int, int]:
+        """Score evaluations of a step, and those spent once; a step that adapts reports its own instead."""
+
+    @abc.abstractmethod
+    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float) -> Any:
+        """What each step needs to know: a named tuple of arrays with a leading step axis."""
+
+    @abc.abstractmethod
+    def start(self, path: AbstractPerturbedScore, particles: Position, plan: Plan, eta: float, *, key: Array) -> Any:
+        """The state at the start, from particles in standard coordinates: a named tuple with `position`."""
+
+    @abc.abstractmethod
+    def step(
+        self, path: AbstractPerturbedScore, state: Any, row: Any, eta: float, *, key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        """One step of all particles, and statistics of it by name (scalars)."""
+
+    @abc.abstractmethod
+    def end(self, path: AbstractPerturbedScore, state: Any, plan: Plan) -> Position:
+        """The particles at the last level, in standard coordinates."""
+
+
+def reverse_plan(
+    solver: AbstractReverseSolver,
+    path: AbstractPerturbedScore,
+    *,
+    num_steps: int,
+    grid: Grid,
+    eta: float,
+    denoise: bool,
+) -> Plan:
+    """The plan of a run with a solver: levels, coefficients, and the number of score evaluations."""
+    levels = noise_levels(path, num_steps, grid)
+    per_step, once = solver.evaluations()
+    nfe = per_step * (levels.t.size - 1) + once + int(denoise)
+    t_start, t_final = rows(levels.t[0], levels.t[-1])
+    return Plan(t_start, t_final, solver.coefficients(path, levels, eta), nfe)
+
+
+def rows(*columns: np.ndarray) -> list[Array]:
+    """Columns of coefficients, made in float64, in the default precision of JAX."""
+    return [jnp.asarray(column, dtype=float) for column in columns]
+
+
+def over_alpha(path: AbstractPerturbedScore, particles: Position, t: Array) -> Position:
+    """``y = z / alpha(t)``: coordinates in which the signal keeps its scale."""
+    return scaled(1 / path.process.alpha(t.astype(jnp.result_type(*jax.tree.leaves(particles)))), particles)
+
+
+def times_alpha(path: AbstractPerturbedScore, particles: Position, t: Array) -> Position:
+    """``z = alpha(t) y``, back to standard coordinates."""
+    return scaled(path.process.alpha(t.astype(jnp.result_type(*jax.tree.leaves(particles)))), particles)
+
+
+def refined[Sampler: eqx.Module](sampler: Sampler, factor: int) -> Sampler:
+    """A sampler with `num_steps` and `grid`, with `factor` steps in the place of each."""
+    grid: Any = getattr(sampler, "grid")  # noqa: B009  (a field of the two samplers that call this)
+    num_steps: int = getattr(sampler, "num_steps")  # noqa: B009
+    if not isinstance(grid, str):
+        times = np.asarray(grid, np.float64)
+        places = np.linspace(0, times.size - 1, factor * (times.size - 1) + 1)
+        grid = np.interp(places, np.arange(times.size), times)
+    return dataclasses.replace(sampler, num_steps=factor * num_steps, grid=grid)
