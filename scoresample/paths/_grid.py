@@ -2,12 +2,14 @@
 
 from typing import Literal, NamedTuple, get_args
 
+import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from scoresample.paths._perturbed import AbstractPerturbedScore, start_log_snr
+from scoresample.paths._process import AbstractNoiseProcess
 
 GridName = Literal["log-snr", "karras", "exponential", "uniform"]
 Grid = GridName | np.ndarray | jax.Array | tuple[float, ...] | list[float]
@@ -66,7 +68,7 @@ def noise_levels(path: AbstractPerturbedScore, num_steps: int, grid: Grid = "log
         return _levels_at_times(path, np.asarray(grid, np.float64))
     if num_steps < 1:
         raise ValueError(f"`num_steps` must be at least 1, got {num_steps}.")
-    start, end = start_log_snr(path), float(path.log_snr_range[1])
+    start, end = start_log_snr(path), float(np.asarray(path.log_snr_range)[1])
     if not start < end:
         raise ValueError(
             f"the score is valid up to log-SNR {end:.3g}, but sampling would start at {start:.3g}: no noise level is "
@@ -125,7 +127,7 @@ def _levels_at_times(path: AbstractPerturbedScore, times: np.ndarray) -> Levels:
 
 def _log_snr_at(path: AbstractPerturbedScore, times: np.ndarray) -> np.ndarray:
     with jax.enable_x64(True):
-        return np.asarray(jax.vmap(path.process.log_snr)(jnp.asarray(times, jnp.float64)))
+        return np.asarray(jax.jit(jax.vmap(path.process.log_snr))(jnp.asarray(times, jnp.float64)))
 
 
 def _ou_time(log_snr: np.ndarray) -> np.ndarray:
@@ -155,10 +157,17 @@ def _exponential_times(start: float, end: float, num_steps: int) -> np.ndarray:
 
 def levels_at(path: AbstractPerturbedScore, log_snr: np.ndarray) -> Levels:
     """The levels at given values of log(alpha/sigma), computed in float64."""
+    log_snr = np.asarray(log_snr, np.float64)
     with jax.enable_x64(True):
-        t = np.asarray(path.process.time(jnp.asarray(log_snr, jnp.float64)))
-        alpha = np.exp(np.asarray(jax.vmap(path.process.log_alpha)(jnp.asarray(t))))
-    return Levels(t, np.asarray(log_snr, np.float64), alpha, alpha * np.exp(-np.asarray(log_snr, np.float64)))
+        t, log_alpha = (np.asarray(x) for x in _clock(path.process, jnp.asarray(log_snr)))
+    alpha = np.exp(log_alpha)
+    return Levels(t, log_snr, alpha, alpha * np.exp(-log_snr))
+
+
+@eqx.filter_jit
+def _clock(process: AbstractNoiseProcess, log_snr: jax.Array) -> tuple[jax.Array, jax.Array]:
+    t = process.time(log_snr)
+    return t, jax.vmap(process.log_alpha)(t)
 
 
 def check_concrete(path: object) -> None:

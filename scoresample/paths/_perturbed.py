@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array
 
@@ -103,9 +104,14 @@ def denoise_particles(path: AbstractPerturbedScore, particles: Position, t: Arra
 def start_log_snr(path: AbstractPerturbedScore) -> float:
     """Where sampling starts: the noisiest valid level, but not beyond twenty data standard deviations."""
     _, variance = path.data_moments()
-    largest = max(float(jnp.max(v)) for v in jax.tree.leaves(variance)) ** 0.5
-    lowest = max(float(path.process.log_snr(jnp.asarray(1.0))), float(path.log_snr_range[0]))
-    return max(lowest, -float(jnp.log(_MOST_INITIAL_SCALES * largest)))
+    largest = max(float(np.max(np.asarray(v))) for v in jax.tree.leaves(variance)) ** 0.5
+    lowest = max(float(_log_snr_at_one(path.process)), float(np.asarray(path.log_snr_range)[0]))
+    return max(lowest, -float(np.log(_MOST_INITIAL_SCALES * largest)))
+
+
+@eqx.filter_jit
+def _log_snr_at_one(process: AbstractNoiseProcess) -> Array:
+    return process.log_snr(jnp.asarray(1.0))
 
 
 class PerturbedScore(AbstractPerturbedScore):

@@ -1,7 +1,7 @@
 """Annealed Langevin dynamics."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -148,6 +148,6 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
             return state.position
         return finish(path, state.position, plan.t_final, denoise=self.denoise)
 
-    def refined(self, factor: int) -> Self:
+    def refined(self, factor: int) -> "AnnealedLangevin":
         """The same sampler with `factor` times as many levels."""
         return dataclasses.replace(self, num_levels=factor * self.num_levels)

@@ -1,7 +1,7 @@
 """The sampler contracts: chains on a score, and particles along a path."""
 
 import abc
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -140,7 +140,7 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
         """The particles to return, from the last state."""
 
     @abc.abstractmethod
-    def refined(self, factor: int) -> Self:
+    def refined(self, factor: int) -> "AbstractPathSampler[Path]":
         """The same sampler with `factor` times as many steps: what `discretisation_error` compares with."""
 
     def run(

@@ -13,6 +13,7 @@ from jaxtyping import Array
 from scoresample.paths import AbstractPerturbedScore, Levels, score_particles
 from scoresample.samplers._base import Plan, scaled
 from scoresample.samplers._doors import check_one_of
+from scoresample.samplers._finish import finish
 from scoresample.samplers._reverse_solver import AbstractReverseSolver, rows
 from scoresample.scores import Position
 
@@ -45,8 +46,8 @@ class DiffraxState(NamedTuple):
 class DiffraxSolver(AbstractReverseSolver):
     """Fixed steps by a diffrax solver.
 
-    On the clock "log-snr", with N = alpha^2 + sigma^2, in the coordinates v = z / sqrt(N) and the clock lambda = log(alpha/sigma), which runs
-    forwards,
+    On the clock "log-snr", lambda = log(alpha/sigma), which runs forwards, with N = alpha^2 + sigma^2 and in the
+    coordinates v = z / sqrt(N), it is
     ``dv = sigma^2 / sqrt(N) [(1 + eta^2) s(z, t) + z / N] dlambda + eta sqrt(2) sigma / sqrt(N) dW``.
     It has the marginals of the noised data at every level for every eta >= 0, all coefficients stay bounded, and time
     keeps its precision near the data. The clock "process" is the equation as it is written in the process's own time,
@@ -78,9 +79,9 @@ class DiffraxSolver(AbstractReverseSolver):
         """Those of the solver's tableau."""
         return evaluations_per_step(self.solver)
 
-    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float) -> DiffraxStep:
+    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool) -> DiffraxStep:
         """The ends of the steps on the clock."""
-        del path, eta
+        del path, eta, denoise
         origin = levels.log_snr[0] if self.clock == "log-snr" else 0.0
         clock = levels.log_snr - origin if self.clock == "log-snr" else -levels.t
         facts = (origin, clock[0], clock[-1], np.diff(clock).min())
@@ -111,9 +112,10 @@ class DiffraxSolver(AbstractReverseSolver):
         )
         return DiffraxState(position, solver_state, state.key), {}
 
-    def end(self, path: AbstractPerturbedScore, state: DiffraxState, plan: Plan) -> Position:
-        """The particles in standard coordinates."""
-        return scaled(_scale(path, self.clock, plan.t_final, state.position), state.position)
+    def end(self, path: AbstractPerturbedScore, state: DiffraxState, plan: Plan, *, denoise: bool) -> Position:
+        """The denoised particles, or the particles in the scale of the data."""
+        particles = scaled(_scale(path, self.clock, plan.t_final, state.position), state.position)
+        return finish(path, particles, plan.t_final, denoise=denoise)
 
     def _brownian_path(
         self, particles: Position, row: DiffraxStep, key_step: Array, key_run: Array
@@ -148,10 +150,10 @@ class AdaptiveDiffraxSolver(AbstractReverseSolver):
         """None that is known before."""
         return 0, 0
 
-    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float) -> DiffraxStep:
+    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool) -> DiffraxStep:
         """One row, from the first level to the last."""
         ends = Levels(*(column[[0, -1]] for column in levels))
-        return DiffraxSolver(self.solver).coefficients(path, ends, eta)
+        return DiffraxSolver(self.solver).coefficients(path, ends, eta, denoise=denoise)
 
     def start(
         self, path: AbstractPerturbedScore, particles: Position, plan: Plan, eta: float, *, key: Array
@@ -189,9 +191,10 @@ class AdaptiveDiffraxSolver(AbstractReverseSolver):
             "solver_failed": solution.result != diffrax.RESULTS.successful,
         }
 
-    def end(self, path: AbstractPerturbedScore, state: DiffraxState, plan: Plan) -> Position:
-        """The particles in standard coordinates."""
-        return scaled(_scale(path, "log-snr", plan.t_final, state.position), state.position)
+    def end(self, path: AbstractPerturbedScore, state: DiffraxState, plan: Plan, *, denoise: bool) -> Position:
+        """The denoised particles, or the particles in the scale of the data."""
+        particles = scaled(_scale(path, "log-snr", plan.t_final, state.position), state.position)
+        return finish(path, particles, plan.t_final, denoise=denoise)
 
 
 def _scale(path: AbstractPerturbedScore, clock: Clock, t: Array, particles: Position) -> Array:

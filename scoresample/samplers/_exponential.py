@@ -11,7 +11,7 @@ from jaxtyping import Array
 from scoresample.paths import AbstractPerturbedScore, Levels, denoise_particles
 from scoresample.samplers._base import Plan, add_scaled, random_like, scaled
 from scoresample.samplers._doors import check_one_of
-from scoresample.samplers._reverse_solver import AbstractReverseSolver, over_alpha, rows, times_alpha
+from scoresample.samplers._reverse_solver import AbstractReverseSolver, over_alpha, rows
 from scoresample.scores import Position
 
 _QUADRATURE_NODES = 24
@@ -100,7 +100,9 @@ class ExponentialAdams(AbstractReverseSolver):
         """One a step."""
         return 1, 0
 
-    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float) -> ExponentialStep:
+    def coefficients(
+        self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool
+    ) -> ExponentialStep:
         """The weights b_j, by quadrature."""
         del path
         log_snr, rate = levels.log_snr, 1 + eta**2
@@ -116,16 +118,8 @@ class ExponentialAdams(AbstractReverseSolver):
             if self.corrector and k > 0:
                 nodes = log_snr[max(k - self.order, 0) : k + 1][::-1]
                 correct[k, : nodes.size] = adams_weights(nodes, log_snr[k - 1], log_snr[k], rate)
-        return ExponentialStep(
-            *rows(
-                levels.t[:-1],
-                levels.alpha[:-1],
-                np.exp(-rate * h),
-                np.exp(-log_snr[1:]) * np.sqrt(-np.expm1(-2 * eta**2 * h)),
-                predict,
-                correct,
-            )
-        )
+        spread = np.exp(-log_snr[1:]) * np.sqrt(-np.expm1(-2 * eta**2 * h))
+        return kernel_rows(levels, np.exp(-rate * h), spread, predict, correct, denoise=denoise)
 
     def start(
         self, path: AbstractPerturbedScore, particles: Position, plan: Plan, eta: float, *, key: Array
@@ -142,9 +136,24 @@ class ExponentialAdams(AbstractReverseSolver):
         """Denoise, mend the last step, take the next."""
         return step_kernel(path, state, row, eta, key, corrector=self.corrector), {}
 
-    def end(self, path: AbstractPerturbedScore, state: ExponentialState, plan: Plan) -> Position:
-        """The particles times alpha."""
-        return times_alpha(path, state.position, plan.t_final)
+    def end(self, path: AbstractPerturbedScore, state: ExponentialState, plan: Plan, *, denoise: bool) -> Position:
+        """The particles as they are: the last row has denoised them."""
+        del path, plan, denoise
+        return state.position
+
+
+def kernel_rows(
+    levels: Levels, keep: np.ndarray, spread: np.ndarray, predict: np.ndarray, correct: np.ndarray, *, denoise: bool
+) -> ExponentialStep:
+    """Rows for all steps, and with `denoise` one more, which keeps nothing but the newest denoised point.
+
+    The last evaluation is then a step like the others, and the score is compiled once.
+    """
+    if denoise:
+        keep, spread = np.append(keep, 0.0), np.append(spread, 0.0)
+        predict = np.vstack([predict, np.eye(1, predict.shape[1])])
+        correct = np.vstack([correct, np.zeros((1, correct.shape[1]))])
+    return ExponentialStep(*rows(levels.t[: keep.size], levels.alpha[: keep.size], keep, spread, predict, correct))
 
 
 def step_kernel(

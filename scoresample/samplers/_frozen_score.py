@@ -9,8 +9,8 @@ from jaxtyping import Array
 
 from scoresample.paths import AbstractPerturbedScore, Levels, levels_at
 from scoresample.samplers._base import Plan
-from scoresample.samplers._exponential import ExponentialState, ExponentialStep, step_kernel
-from scoresample.samplers._reverse_solver import AbstractReverseSolver, over_alpha, rows, times_alpha
+from scoresample.samplers._exponential import ExponentialState, ExponentialStep, kernel_rows, step_kernel
+from scoresample.samplers._reverse_solver import AbstractReverseSolver, over_alpha
 from scoresample.scores import Position
 
 _QUADRATURE_NODES = 24
@@ -33,12 +33,12 @@ class AbstractFrozenScore(AbstractReverseSolver):
         """One a step."""
         return 1, 0
 
-    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float) -> ExponentialStep:
+    def coefficients(
+        self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool
+    ) -> ExponentialStep:
         """The coefficients as rows of the kernel."""
         keep, pull, spread = self.keep_pull_spread(path, levels, eta)
-        return ExponentialStep(
-            *rows(levels.t[:-1], levels.alpha[:-1], keep, spread, pull[:, None], np.zeros((pull.size, 2)))
-        )
+        return kernel_rows(levels, keep, spread, pull[:, None], np.zeros((pull.size, 2)), denoise=denoise)
 
     def start(
         self, path: AbstractPerturbedScore, particles: Position, plan: Plan, eta: float, *, key: Array
@@ -54,9 +54,10 @@ class AbstractFrozenScore(AbstractReverseSolver):
         """One step."""
         return step_kernel(path, state, row, eta, key, corrector=False), {}
 
-    def end(self, path: AbstractPerturbedScore, state: ExponentialState, plan: Plan) -> Position:
-        """The particles times alpha."""
-        return times_alpha(path, state.position, plan.t_final)
+    def end(self, path: AbstractPerturbedScore, state: ExponentialState, plan: Plan, *, denoise: bool) -> Position:
+        """The particles as they are: the last row has denoised them."""
+        del path, plan, denoise
+        return state.position
 
 
 class ExponentialIntegrator(AbstractFrozenScore):

@@ -10,7 +10,8 @@ from jaxtyping import Array
 
 from scoresample.paths import AbstractPerturbedScore, Levels, denoise_particles, levels_at
 from scoresample.samplers._base import Plan, add_scaled, random_like, scaled
-from scoresample.samplers._reverse_solver import AbstractReverseSolver, over_alpha, rows, times_alpha
+from scoresample.samplers._finish import finish
+from scoresample.samplers._reverse_solver import AbstractReverseSolver, over_alpha, rows
 from scoresample.scores import Position
 
 _MOST_CHURN = np.sqrt(2) - 1
@@ -72,9 +73,9 @@ class KarrasHeun(AbstractReverseSolver):
         """Two a step."""
         return 2, 0
 
-    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float) -> HeunStep:
+    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool) -> HeunStep:
         """Levels after the churn; it never leaves the range in which the score is valid."""
-        del eta
+        del eta, denoise
         s = np.exp(-levels.log_snr)
         low, high = self.churn_range
         gamma = np.where((low <= s[:-1]) & (s[:-1] <= high), min(self.churn / (s.size - 1), _MOST_CHURN), 0.0)
@@ -123,6 +124,9 @@ class KarrasHeun(AbstractReverseSolver):
             )
         ), {}
 
-    def end(self, path: AbstractPerturbedScore, state: HeunState, plan: Plan) -> Position:
-        """The particles times alpha."""
-        return times_alpha(path, state.position, plan.t_final)
+    def end(self, path: AbstractPerturbedScore, state: HeunState, plan: Plan, *, denoise: bool) -> Position:
+        """The denoised particles, or the particles as they are."""
+        if not denoise:
+            return state.position
+        t = plan.t_final.astype(jnp.result_type(*jax.tree.leaves(state.position)))
+        return finish(path, scaled(path.process.alpha(t), state.position), t, denoise=True)

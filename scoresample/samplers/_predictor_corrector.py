@@ -1,6 +1,6 @@
 """Predictor-corrector sampling."""
 
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -147,6 +147,6 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
         """The denoised particles, or the particles in the scale of the data."""
         return finish(path, state.position, plan.t_final, denoise=self.denoise)
 
-    def refined(self, factor: int) -> Self:
+    def refined(self, factor: int) -> "PredictorCorrector":
         """The same sampler with `factor` times as many steps."""
         return refined(self, factor)

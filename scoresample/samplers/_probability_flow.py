@@ -1,7 +1,7 @@
 """The probability-flow ordinary differential equation."""
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -11,7 +11,6 @@ from scoresample.paths import AbstractPerturbedScore, Grid, check_grid
 from scoresample.samplers._base import AbstractPathSampler, Plan
 from scoresample.samplers._diffrax import AdaptiveDiffraxSolver
 from scoresample.samplers._doors import check_at_least, check_path, check_positive
-from scoresample.samplers._finish import finish
 from scoresample.samplers._reverse_solver import AbstractReverseSolver, refined, reverse_plan
 from scoresample.samplers._solver_names import SolverChoice, resolve_solver
 from scoresample.scores import Position
@@ -110,9 +109,9 @@ class ProbabilityFlowODE(AbstractPathSampler[AbstractPerturbedScore]):
 
     def final(self, path: AbstractPerturbedScore, state: Any, plan: Plan) -> Position:
         """The denoised particles, or the particles in the scale of the data."""
-        return finish(path, self._resolved().end(path, state, plan), plan.t_final, denoise=self.denoise)
+        return self._resolved().end(path, state, plan, denoise=self.denoise)
 
-    def refined(self, factor: int) -> Self:
+    def refined(self, factor: int) -> "ProbabilityFlowODE":
         """The same sampler with `factor` times as many steps, or a `factor` times smaller tolerance."""
         if self.rtol is None:
             return refined(self, factor)

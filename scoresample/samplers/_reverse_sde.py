@@ -1,6 +1,6 @@
 """The reverse-time stochastic differential equation."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array
@@ -8,7 +8,6 @@ from jaxtyping import Array
 from scoresample.paths import AbstractPerturbedScore, Grid, check_grid
 from scoresample.samplers._base import AbstractPathSampler, Plan
 from scoresample.samplers._doors import check_at_least, check_path
-from scoresample.samplers._finish import finish
 from scoresample.samplers._karras_heun import KarrasHeun
 from scoresample.samplers._reverse_solver import AbstractReverseSolver, refined, reverse_plan
 from scoresample.samplers._solver_names import SolverChoice, resolve_solver
@@ -91,8 +90,8 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
 
     def final(self, path: AbstractPerturbedScore, state: Any, plan: Plan) -> Position:
         """The denoised particles, or the particles in the scale of the data."""
-        return finish(path, self._resolved()[0].end(path, state, plan), plan.t_final, denoise=self.denoise)
+        return self._resolved()[0].end(path, state, plan, denoise=self.denoise)
 
-    def refined(self, factor: int) -> Self:
+    def refined(self, factor: int) -> "ReverseSDE":
         """The same sampler with `factor` times as many steps."""
         return refined(self, factor)

@@ -27,8 +27,11 @@ class AbstractReverseSolver(eqx.Module):
         """Score evaluations of a step, and those spent once; a step that adapts reports its own instead."""
 
     @abc.abstractmethod
-    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float) -> Any:
-        """What each step needs to know: a named tuple of arrays with a leading step axis."""
+    def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool) -> Any:
+        """What each step needs to know: a named tuple of arrays with a leading step axis.
+
+        With `denoise`, the draws are the posterior means of the clean points at the last level.
+        """
 
     @abc.abstractmethod
     def start(self, path: AbstractPerturbedScore, particles: Position, plan: Plan, eta: float, *, key: Array) -> Any:
@@ -41,8 +44,8 @@ class AbstractReverseSolver(eqx.Module):
         """One step of all particles, and statistics of it by name (scalars)."""
 
     @abc.abstractmethod
-    def end(self, path: AbstractPerturbedScore, state: Any, plan: Plan) -> Position:
-        """The particles at the last level, in standard coordinates."""
+    def end(self, path: AbstractPerturbedScore, state: Any, plan: Plan, *, denoise: bool) -> Position:
+        """The draws, in standard coordinates and in the scale of the data."""
 
 
 def reverse_plan(
@@ -59,7 +62,7 @@ def reverse_plan(
     per_step, once = solver.evaluations()
     nfe = per_step * (levels.t.size - 1) + once + int(denoise)
     t_start, t_final = rows(levels.t[0], levels.t[-1])
-    return Plan(t_start, t_final, solver.coefficients(path, levels, eta), nfe)
+    return Plan(t_start, t_final, solver.coefficients(path, levels, eta, denoise=denoise), nfe)
 
 
 def rows(*columns: np.ndarray) -> list[Array]:
@@ -70,11 +73,6 @@ def rows(*columns: np.ndarray) -> list[Array]:
 def over_alpha(path: AbstractPerturbedScore, particles: Position, t: Array) -> Position:
     """``y = z / alpha(t)``: coordinates in which the signal keeps its scale."""
     return scaled(1 / path.process.alpha(t.astype(jnp.result_type(*jax.tree.leaves(particles)))), particles)
-
-
-def times_alpha(path: AbstractPerturbedScore, particles: Position, t: Array) -> Position:
-    """``z = alpha(t) y``, back to standard coordinates."""
-    return scaled(path.process.alpha(t.astype(jnp.result_type(*jax.tree.leaves(particles)))), particles)
 
 
 def refined[Sampler: eqx.Module](sampler: Sampler, factor: int) -> Sampler:
