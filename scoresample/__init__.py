@@ -1,6 +1,8 @@
 """Sampling with scores: learned, written by hand, or taken from a NumPyro model."""
 
 from scoresample._version import __version__ as __version__
+from scoresample.diagnostics import DiscretisationError as DiscretisationError
+from scoresample.diagnostics import discretisation_error as discretisation_error
 from scoresample.inference import Draws as Draws
 from scoresample.inference import SamplingError as SamplingError
 from scoresample.inference import exact_draws as exact_draws

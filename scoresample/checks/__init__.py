@@ -5,3 +5,6 @@ from scoresample.checks._check import Severity as Severity
 from scoresample.checks._check import graded_check as graded_check
 from scoresample.checks._inputs import check_finite as check_finite
 from scoresample.checks._inputs import check_same_structure as check_same_structure
+from scoresample.checks._start import measure_start as measure_start
+from scoresample.checks._start import start_check as start_check
+from scoresample.checks._start import start_mismatch as start_mismatch

@@ -4,9 +4,15 @@ from scoresample.diagnostics._chains import ChainStatistics as ChainStatistics
 from scoresample.diagnostics._chains import chain_statistics as chain_statistics
 from scoresample.diagnostics._chains import effective_sizes as effective_sizes
 from scoresample.diagnostics._chains import rank_r_hat as rank_r_hat
+from scoresample.diagnostics._classifier import c2st as c2st
+from scoresample.diagnostics._classifier import c2st_to_reference as c2st_to_reference
+from scoresample.diagnostics._discretisation import DiscretisationError as DiscretisationError
+from scoresample.diagnostics._discretisation import discretisation_error as discretisation_error
 from scoresample.diagnostics._distances import energy_distance as energy_distance
 from scoresample.diagnostics._distances import sliced_wasserstein as sliced_wasserstein
 from scoresample.diagnostics._effective import effective_draws as effective_draws
+from scoresample.diagnostics._mmd import mmd_squared as mmd_squared
+from scoresample.diagnostics._mmd import mmd_to_reference as mmd_to_reference
 from scoresample.diagnostics._modes import ModeWeights as ModeWeights
 from scoresample.diagnostics._modes import draws_mode_weights as draws_mode_weights
 from scoresample.diagnostics._modes import mode_weights as mode_weights

@@ -79,14 +79,14 @@ def sliced_wasserstein_to_reference(draws: np.ndarray, reference: np.ndarray, *,
         >>> distance.size, distance.value < 1.5 * distance.null_95
         (1000, True)
     """
-    pool, pairs = _matched(draws, reference, seed)
+    pool, pairs = matched_samples(draws, reference, seed)
     value = np.mean([sliced_wasserstein(x, y, seed=seed) for x, y in pairs])
     projected = random_directions(pool.shape[1], NUM_PROJECTIONS, seed=seed) @ pool.T
     order = np.argsort(projected, axis=1)
     ordered = np.take_along_axis(projected, order, axis=1)
     size, rows = len(pool) // 2, len(projected)
     null = np.empty(NUM_SPLITS)
-    for number, first_half in enumerate(_splits(len(pool), seed)):
+    for number, first_half in enumerate(random_halves(len(pool), seed)):
         mask = first_half[order]
         halves = ordered[mask].reshape(rows, size), ordered[~mask].reshape(rows, size)
         null[number] = np.sqrt(np.mean(wasserstein_squared(*halves)))
@@ -119,29 +119,38 @@ def energy_distance_to_reference(draws: np.ndarray, reference: np.ndarray, *, se
         >>> distance.size, distance.value > 3 * distance.null_95
         (250, True)
     """
-    pool, pairs = _matched(draws, reference, seed)
+    pool, pairs = matched_samples(draws, reference, seed)
     value = np.mean([energy_distance(x, y, seed=seed) for x, y in pairs])
     size = len(pool) // 2
     # With s = +1 on one half and -1 on the other, 2 E|x - y| - E|x - x'| - E|y - y'| is -s'Ds / size^2.
-    signs = np.where(_splits(len(pool), seed), 1.0, -1.0)
+    signs = np.where(random_halves(len(pool), seed), 1.0, -1.0)
     squares = -np.sum(signs.T * (pairwise_distances(pool, pool) @ signs.T), axis=0) / size**2
     return Distance(float(value), np.sqrt(np.maximum(squares, 0.0)), size)
 
 
-def _matched(
-    draws: np.ndarray, reference: np.ndarray, seed: int
+def matched_samples(
+    draws: np.ndarray, reference: np.ndarray, seed: int, *, least: int = 1
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-    """Standardise, then draw 2k of the reference for the null and pairs of k against k for the value."""
-    draws, reference = np.asarray(draws, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    if draws.ndim != 2 or reference.ndim != 2 or draws.shape[1] != reference.shape[1]:
-        raise ValueError(
-            "`draws` and `reference` must have the shapes (n, dimension) and (m, dimension), but "
-            f"{draws.shape} and {reference.shape} came."
-        )
+    """Standardise, then draw 2k of the reference for the null and pairs of k against k for the value.
+
+    Arguments:
+        draws: a sample of shape (n, dimension).
+        reference: a sample of shape (m, dimension).
+        seed: seed of the subsamples.
+        least: the smallest k that makes a comparison.
+
+    Returns:
+        The pool of shape (2k, dimension), and the pairs (draws, reference), each side of shape (k, dimension).
+
+    Raises:
+        ValueError: if the shapes do not match, or k is less than `least`.
+    """
+    draws, reference = same_dimension(draws, reference)
     size = min(len(draws), len(reference) // 2, MAX_SIZE)
-    if size < 1:
+    if size < least:
         raise ValueError(
-            f"`draws` has {len(draws)} and `reference` {len(reference)} draws: at least 1 and 2 are needed."
+            f"`draws` has {len(draws)} and `reference` {len(reference)} draws: "
+            f"at least {least} and {2 * least} are needed."
         )
     centre, spread = reference.mean(axis=0), reference.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
@@ -158,8 +167,21 @@ def _matched(
     return pool, pairs
 
 
-def _splits(length: int, seed: int) -> np.ndarray:
-    """Random halves as masks of shape (splits, length)."""
+def random_halves(length: int, seed: int, num: int = NUM_SPLITS) -> np.ndarray:
+    """Random halves as masks of shape (num, length)."""
     generator = np.random.default_rng((seed, length))
     first_half = np.arange(length) < length // 2
-    return generator.permuted(np.broadcast_to(first_half, (NUM_SPLITS, length)), axis=1)
+    return generator.permuted(np.broadcast_to(first_half, (num, length)), axis=1)
+
+
+def same_dimension(
+    x: np.ndarray, y: np.ndarray, names: tuple[str, str] = ("draws", "reference")
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two samples in float64, or a `ValueError` with their names if they are not matrices of the same dimension."""
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or x.shape[1] == 0:
+        raise ValueError(
+            f"`{names[0]}` and `{names[1]}` must have the shapes (n, dimension) and (m, dimension), but "
+            f"{x.shape} and {y.shape} came."
+        )
+    return x, y

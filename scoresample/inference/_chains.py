@@ -6,22 +6,60 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from scoresample.inference._progress import chunk_length, progress_bar
+from scoresample.inference._sharding import num_devices, on_devices
 from scoresample.samplers import AbstractSampler
 from scoresample.scores import AbstractScore, Position
 
 
 @eqx.filter_jit
 def _warm_up(
-    score: AbstractScore, sampler: AbstractSampler, positions: Position, num_warmup: int, key: Array
+    score: AbstractScore,
+    sampler: AbstractSampler,
+    positions: Position,
+    num_warmup: int,
+    key: Array,
+    mesh: Mesh | None,
 ) -> tuple[Any, AbstractSampler, dict[str, Array]]:
-    return sampler.warmup(score, positions, num_warmup, key=key)
+    """The warm-up of one block of chains, or of one on every device."""
+    if mesh is None:
+        return sampler.warmup(score, positions, num_warmup, key=key)
+
+    def one(everything: Any, block: Any) -> tuple[Any, AbstractSampler, dict[str, Array]]:
+        score, sampler = everything
+        positions, key = block
+        return sampler.warmup(score, positions, num_warmup, key=key)
+
+    return on_devices(one, mesh, (score, sampler), (positions, key))
 
 
 @eqx.filter_jit
 def _advance(
+    score: AbstractScore,
+    sampler: AbstractSampler,
+    states: Any,
+    keys: Array,
+    start: Array,
+    num_steps: int,
+    mesh: Mesh | None,
+) -> tuple[Any, Position, dict[str, Array]]:
+    """`num_steps` steps of one block of chains, or of one on every device."""
+    if mesh is None:
+        return _advance_block(score, sampler, states, keys, start, num_steps)
+    arrays, static = eqx.partition(sampler, eqx.is_array)
+
+    def one(everything: Any, block: Any) -> tuple[Any, Position, dict[str, Array]]:
+        score, start = everything
+        arrays, states, keys = block
+        return _advance_block(score, eqx.combine(arrays, static), states, keys, start, num_steps)
+
+    return on_devices(one, mesh, (score, start), (arrays, states, keys))
+
+
+def _advance_block(
     score: AbstractScore, sampler: AbstractSampler, states: Any, keys: Array, start: Array, num_steps: int
 ) -> tuple[Any, Position, dict[str, Array]]:
     """`num_steps` steps of all chains: the states, and (step, chain) positions and statistics."""
@@ -48,6 +86,7 @@ def run_chains(
     num_samples: int,
     num_warmup: int,
     batch_size: int | None,
+    mesh: Mesh | None,
     show: bool,
 ) -> tuple[Position, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Run chains from their starts.
@@ -58,18 +97,23 @@ def run_chains(
     Returns:
         (chain, draw) positions, (chain, draw) statistics, and (chain,) facts of the warm-up.
     """
-    num_chains = jax.tree.leaves(positions)[0].shape[0]
-    size = num_chains if batch_size is None else min(batch_size, num_chains)
-    results = []
+    num_chains, at_once = jax.tree.leaves(positions)[0].shape[0], num_devices(mesh)
+    size = min(-(-num_chains // at_once) if batch_size is None else batch_size, num_chains)
     num_blocks = -(-num_chains // size)
+    results = []
     label = type(sampler).__name__
-    with progress_bar(num_blocks * (num_warmup + num_samples), label, show=show) as bar:
-        for block in range(num_blocks):
-            chains = np.minimum(np.arange(block * size, (block + 1) * size), num_chains - 1)
-            some = jax.tree.map(lambda x, chains=chains: x[chains], positions)
-            results.append(
-                _run_block(score, sampler, some, jax.random.fold_in(key, block), num_samples, num_warmup, show, bar)
-            )
+    with progress_bar(-(-num_blocks // at_once) * (num_warmup + num_samples), label, show=show) as bar:
+        for first in range(0, num_blocks, at_once):
+            blocks = [min(first + k, num_blocks - 1) for k in range(at_once)]
+            chains = [np.minimum(np.arange(b * size, (b + 1) * size), num_chains - 1) for b in blocks]
+            some = [jax.tree.map(lambda x, c=c: x[c], positions) for c in chains]
+            keys = [jax.random.fold_in(key, block) for block in blocks]
+            if mesh is None:
+                results.append(_run_block(score, sampler, some[0], keys[0], num_samples, num_warmup, show, bar, mesh))
+                continue
+            stacked = jax.tree.map(lambda *x: jnp.stack(x), *some)
+            joined = _run_block(score, sampler, stacked, jnp.stack(keys), num_samples, num_warmup, show, bar, mesh)
+            results.extend(jax.tree.map(lambda x, k=k: x[k], joined) for k in range(len(set(blocks))))
 
     def join(*parts: np.ndarray) -> np.ndarray:
         return np.concatenate(parts)[:num_chains]
@@ -86,21 +130,31 @@ def _run_block(
     num_warmup: int,
     show: bool,
     bar: Any,
+    mesh: Mesh | None,
 ) -> tuple[Position, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    key_warmup, key_steps = jax.random.split(key)
-    states, tuned, facts = _warm_up(score, sampler, positions, num_warmup, key_warmup)
+    """Warm-up and steps of a block, or of one on every device; arrays then have a leading block axis."""
+    block_axes = 0 if mesh is None else 1
+    num_chains = jax.tree.leaves(positions)[0].shape[block_axes]
+
+    def split(key: Array) -> tuple[Array, Array]:
+        key_warmup, key_steps = jax.random.split(key)
+        return key_warmup, jax.random.split(key_steps, num_chains)
+
+    key_warmup, keys = split(key) if mesh is None else jax.vmap(split)(key)
+    states, tuned, facts = _warm_up(score, sampler, positions, num_warmup, key_warmup, mesh)
     facts = jax.tree.map(np.asarray, facts)
     bar.update(num_warmup)
-    keys = jax.random.split(key_steps, jax.tree.leaves(positions)[0].shape[0])
     length = chunk_length(num_samples) if show else num_samples
     chunks = []
     for start in range(0, num_samples, length):
-        states, drawn, stats = _advance(score, tuned, states, keys, jnp.asarray(start), length)
+        states, drawn, stats = _advance(score, tuned, states, keys, jnp.asarray(start), length, mesh)
         chunks.append(jax.tree.map(np.asarray, (drawn, stats)))
         bar.update(min(length, num_samples - start))
 
     def join(*parts: np.ndarray) -> np.ndarray:
-        return np.swapaxes(np.concatenate(parts)[:num_samples], 0, 1)
+        steps = np.concatenate(parts, axis=block_axes)
+        kept = steps[:num_samples] if mesh is None else steps[:, :num_samples]
+        return np.swapaxes(kept, block_axes, block_axes + 1)
 
     drawn, stats = jax.tree.map(join, *chunks)
     drawn = jax.tree.map(lambda x, start: x.astype(start.dtype), drawn, positions)  # a kernel may work in another

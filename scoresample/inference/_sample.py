@@ -4,6 +4,7 @@ import dataclasses
 import json
 import platform
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -11,16 +12,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, Sharding
 from jaxtyping import Array
 
 from scoresample._version import __version__
+from scoresample.checks import measure_start, start_check
 from scoresample.inference._chains import run_chains
 from scoresample.inference._doors import check_count, check_key, check_target, score_for_chains, starts
 from scoresample.inference._draws import Draws, SamplingError
 from scoresample.inference._particles import run_particles
 from scoresample.inference._progress import compile_seconds, wants_progress
-from scoresample.paths import AbstractScorePath
-from scoresample.samplers import AbstractParticleSampler, AbstractSampler, require_density
+from scoresample.inference._sharding import mesh_of
+from scoresample.paths import AbstractPerturbedScore, AbstractScorePath
+from scoresample.samplers import AbstractParticleSampler, AbstractSampler, default_sampler, require_density
 from scoresample.scores import AbstractScore, Position
 
 _PACKAGES = ("jax", "numpyro", "blackjax", "arviz", "equinox", "diffrax")
@@ -28,7 +32,7 @@ _PACKAGES = ("jax", "numpyro", "blackjax", "arviz", "equinox", "diffrax")
 
 def sample(
     target: AbstractScore | AbstractScorePath,
-    sampler: AbstractSampler | AbstractParticleSampler[Any],
+    sampler: AbstractSampler | AbstractParticleSampler[Any] | None = None,
     *,
     key: Array,
     num_samples: int = 1000,
@@ -39,6 +43,7 @@ def sample(
     plan: Any = None,
     throw: bool = True,
     progress: bool | None = None,
+    sharding: Sharding | Sequence[Any] | None = None,
 ) -> Draws:
     """Draw from a density through its score, with any sampler.
 
@@ -48,7 +53,9 @@ def sample(
 
     Arguments:
         target: a score, or a path from noise to it.
-        sampler: an instance of any sampler, such as ``NUTS()`` or ``ReverseSDE()``.
+        sampler: an instance of any sampler, such as ``NUTS()`` or ``ReverseSDE()``. If None, the one that suits the
+            target: `NUTS` for densities, `ProbabilityFlowODE` for exact noised densities, `ReverseSDE` with ``eta=0.5``
+            for learned scores, `AnnealedLangevin` for other paths. The draws' attributes say which.
         key: random key, ``jax.random.key(0)``.
         num_samples: draws of each chain.
         num_chains: number of chains.
@@ -59,6 +66,9 @@ def sample(
         plan: the levels of a path sampler, from ``sampler.plan(path, key=key)``; made here if None.
         throw: raise a `SamplingError` with the draws attached when draws are not finite or a solver failed.
         progress: show a progress bar; by default only on a terminal.
+        sharding: run blocks of chains or particles on these devices at once: any `jax.sharding.Sharding`, or a list
+            such as ``jax.devices()``. Without `batch_size` each device gets an equal block; with it the draws are those
+            of a single device.
 
     Returns:
         The draws, with statistics and facts of the run.
@@ -91,24 +101,28 @@ def sample(
         batch_size = check_count("batch_size", batch_size, 1)
     check_target(target)
     started, compiled = time.perf_counter(), compile_seconds()
-    show = wants_progress(progress)
+    by_default = sampler is None
+    if sampler is None:
+        sampler = default_sampler(target)
+    show, mesh = wants_progress(progress), mesh_of(sharding)
     match sampler:
         case AbstractSampler():
             if plan is not None:
                 raise ValueError(f"`plan` is for path samplers; {type(sampler).__name__} runs chains.")
             draws = _sample_chains(
-                target, sampler, key, num_samples, num_chains, num_warmup, initial_position, batch_size, show
+                target, sampler, key, num_samples, num_chains, num_warmup, initial_position, batch_size, mesh, show
             )
         case AbstractParticleSampler():
             if initial_position is not None:
                 raise ValueError(
                     f"`initial_position` is for chains; {type(sampler).__name__} starts from the path's own reference."
                 )
-            draws = _sample_particles(target, sampler, key, num_samples * num_chains, batch_size, plan, show)
+            draws = _sample_particles(target, sampler, key, num_samples * num_chains, batch_size, plan, mesh, show)
         case _:  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(  # pyright: ignore[reportUnreachable]
                 f"`sampler` must be an instance of a sampler, such as NUTS() or ReverseSDE(), got {sampler!r}."
             )
+    draws.attributes["sampler_chosen"] = "by default" if by_default else "by name"
     draws.info["compile_seconds"] = compile_seconds() - compiled
     draws = dataclasses.replace(draws, seconds=time.perf_counter() - started)
     if throw:
@@ -125,6 +139,7 @@ def _sample_chains(
     num_warmup: int,
     initial_position: Position | None,
     batch_size: int | None,
+    mesh: Mesh | None,
     show: bool,
 ) -> Draws:
     score = score_for_chains(target)
@@ -139,6 +154,7 @@ def _sample_chains(
         num_samples=num_samples,
         num_warmup=num_warmup,
         batch_size=batch_size,
+        mesh=mesh,
         show=show,
     )
     evaluations = facts.pop("num_evaluations")
@@ -167,23 +183,36 @@ def _sample_particles(
     num_particles: int,
     batch_size: int | None,
     plan: Any,
+    mesh: Mesh | None,
     show: bool,
 ) -> Draws:
     key_plan, key_run = jax.random.split(key)
     if plan is None:
         plan = sampler.plan(target, key=key_plan)
     assert isinstance(target, AbstractScorePath)
-    positions, log_weights, nfe, stats = run_particles(
-        target, sampler, plan, key=key_run, num_particles=num_particles, batch_size=batch_size, show=show
+    drawn = run_particles(
+        target,
+        sampler,
+        plan,
+        key=key_run,
+        num_particles=num_particles,
+        batch_size=batch_size,
+        mesh=mesh,
+        show=show,
     )
-    positions = jax.tree.map(lambda x: np.asarray(x)[None], positions)
+    checks = []
+    if isinstance(target, AbstractPerturbedScore):
+        mismatch = drawn.stats.pop("start_mismatch", None)
+        if mismatch is None:
+            mismatch = measure_start(target, key_plan, plan.t_start)
+        checks = [start_check(float(np.max(mismatch)))]
     return Draws(
-        position=positions,
+        position=jax.tree.map(lambda x: x[None], drawn.positions),
         kind="interacting" if sampler.interacting else "independent",
-        log_weights=None if log_weights is None else log_weights[None],
-        stats={"non_finite": _non_finite(positions, 2)},
-        info={"num_warmup": 0, "num_evaluations": round(nfe * num_particles), "checks": [], **stats},
-        nfe=nfe,
+        log_weights=None if drawn.log_weights is None else jnp.asarray(drawn.log_weights)[None],
+        stats={"non_finite": drawn.non_finite[None]},
+        info={"num_warmup": 0, "num_evaluations": round(drawn.nfe * num_particles), "checks": checks, **drawn.stats},
+        nfe=drawn.nfe,
         seconds=0.0,
         constrain=target.constrain,
         attributes=_attributes(sampler, target),

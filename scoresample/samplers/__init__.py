@@ -11,6 +11,7 @@ from scoresample.samplers._blackjax import NUTS as NUTS
 from scoresample.samplers._blackjax import AbstractHamiltonian as AbstractHamiltonian
 from scoresample.samplers._blackjax import require_density as require_density
 from scoresample.samplers._catalogue import available_samplers as available_samplers
+from scoresample.samplers._default import default_sampler as default_sampler
 from scoresample.samplers._diffrax import DiffraxSolver as DiffraxSolver
 from scoresample.samplers._exponential import ExponentialAdams as ExponentialAdams
 from scoresample.samplers._frozen_score import EulerMaruyama as EulerMaruyama

@@ -154,9 +154,11 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
 
     def info(self, plan: Plan, stats: dict[str, Array]) -> ParticleInfo:
         """What to report, from the statistics of all steps."""
-        found = stats.get("num_evaluations")
-        rest = {name: value for name, value in stats.items() if name != "num_evaluations"}
-        return ParticleInfo(jnp.asarray(plan.nfe) + (0 if found is None else found.sum()), rest)
+        stats = dict(stats)
+        found = stats.pop("num_evaluations", jnp.zeros((), int)).sum()
+        if "start_mismatch" in stats:
+            stats["start_mismatch"] = stats["start_mismatch"][0]
+        return ParticleInfo(jnp.asarray(plan.nfe) + found, stats)
 
     def advance(
         self, path: Path, state: Any, steps: Any, first: Array | int, *, key: Array

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from scoresample.checks import start_mismatch
 from scoresample.paths import AbstractPerturbedScore, Levels, denoise_particles
 from scoresample.samplers._base import Plan, add_scaled, random_like, scaled
 from scoresample.samplers._doors import check_one_of
@@ -134,7 +135,7 @@ class ExponentialAdams(AbstractReverseSolver):
         self, path: AbstractPerturbedScore, state: ExponentialState, row: ExponentialStep, eta: float, *, key: Array
     ) -> tuple[ExponentialState, dict[str, Array]]:
         """Denoise, mend the last step, take the next."""
-        return step_kernel(path, state, row, eta, key, corrector=self.corrector), {}
+        return step_kernel(path, state, row, eta, key, corrector=self.corrector)
 
     def end(self, path: AbstractPerturbedScore, state: ExponentialState, plan: Plan, *, denoise: bool) -> Position:
         """The particles as they are: the last row has denoised them."""
@@ -164,22 +165,25 @@ def step_kernel(
     key: Array,
     *,
     corrector: bool,
-) -> ExponentialState:
-    """One step of all particles.
+) -> tuple[ExponentialState, dict[str, Array]]:
+    """One step of all particles, and the mismatch of the start if this is the first.
 
     The corrector of a step runs at the start of the next, where its new point is known anyway; before the first, `base`
     is the start itself and the weights are 0.
     """
     y = state.position
     t = row.t.astype(jnp.result_type(*jax.tree.leaves(y)))
-    points = (denoise_particles(path, scaled(row.alpha, y), t), *state.history)
+    z = scaled(row.alpha, y)
+    denoised = denoise_particles(path, z, t)
+    mismatch = start_mismatch(path, z, denoised, t)
+    points = (denoised, *state.history)
     if corrector:
         y = add_scaled(state.base, *zip(row.correct, points, strict=True))
     base = scaled(row.keep, y)
     if eta > 0:
         base = add_scaled(base, (row.spread, random_like(key, y)))
     y = add_scaled(base, *zip(row.predict, points[: row.predict.shape[0]], strict=True))
-    return ExponentialState(y, base, points[: len(state.history)])
+    return ExponentialState(y, base, points[: len(state.history)]), {"start_mismatch": mismatch}
 
 
 def adams_weights(nodes: np.ndarray, start: float, stop: float, rate: float) -> np.ndarray:

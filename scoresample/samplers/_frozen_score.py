@@ -52,7 +52,7 @@ class AbstractFrozenScore(AbstractReverseSolver):
         self, path: AbstractPerturbedScore, state: ExponentialState, row: ExponentialStep, eta: float, *, key: Array
     ) -> tuple[ExponentialState, dict[str, Array]]:
         """One step."""
-        return step_kernel(path, state, row, eta, key, corrector=False), {}
+        return step_kernel(path, state, row, eta, key, corrector=False)
 
     def end(self, path: AbstractPerturbedScore, state: ExponentialState, plan: Plan, *, denoise: bool) -> Position:
         """The particles as they are: the last row has denoised them."""

@@ -86,7 +86,7 @@ def test_particles_follow_the_affine_recursion_to_float_precision(solver: str, p
 
 
 def test_law_of_the_draws_is_that_of_the_recursion() -> None:
-    sampler = ss.ProbabilityFlowODE(num_steps=3)
+    sampler = ss.ProbabilityFlowODE(num_steps=3, solver=diffrax.Heun())
     draws = ss.sample(path_of("VP", CORRELATED), sampler, key=jax.random.key(6), num_samples=5_000)
     start = start_law("VP", CORRELATED, grid("VP", CORRELATED, 1)[0])
     assert_normal_law(draws.position, *exact("Heun", sampler, "VP", CORRELATED).law(*start), unlike=(MEAN, CORRELATED))

@@ -93,9 +93,10 @@ def exact(solver: str, sampler: ss.ReverseSDE, process: str, covariance: np.ndar
     log_snr = grid(process, covariance, sampler.num_steps)
     roots = [np.sqrt(sum(np.square(scales(process, end)))) for end in log_snr[[0, -1]]]
     pairs = pairwise(log_snr)
+    eta = 1.0 if sampler.eta is None else sampler.eta
     return compose(
         affine(IDENTITY / roots[0], np.zeros(3)),
-        *[STEPS[solver](process, covariance, here, there, sampler.eta) for here, there in pairs],
+        *[STEPS[solver](process, covariance, here, there, eta) for here, there in pairs],
         affine(IDENTITY * roots[1], np.zeros(3)),
         last_move(process, covariance, log_snr[-1], denoise=sampler.denoise),
     )
