@@ -15,11 +15,14 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 
 from scoresample.paths import (
+    EDM,
+    OU,
     VE,
     VP,
     AbstractNoiseProcess,
     AbstractScorePath,
     PerturbedScore,
+    SubVP,
     TemperedPath,
     perturb,
 )
@@ -30,6 +33,11 @@ from scoresample.samplers import (
     AbstractParticleSampler,
     AbstractSampler,
     AnnealedLangevin,
+    DiffraxSolver,
+    EulerMaruyama,
+    ExponentialAdams,
+    ExponentialIntegrator,
+    KarrasHeun,
     PredictorCorrector,
     ProbabilityFlowODE,
     ReverseSDE,
@@ -130,6 +138,12 @@ PROCESSES: dict[str, Callable[[], AbstractNoiseProcess]] = {
     "VE": VE,
     "VP with rates": lambda: VP(beta_min=0.01, beta_max=8.0),
     "VE with scales": lambda: VE(sigma_min=0.01, sigma_max=30.0),
+    "sub-VP": SubVP,
+    "sub-VP with rates": lambda: SubVP(beta_min=0.01, beta_max=8.0),
+    "OU": OU,
+    "OU with a horizon": lambda: OU(horizon=3.0),
+    "EDM": EDM,
+    "EDM with a scale": lambda: EDM(sigma_max=20.0),
 }
 
 
@@ -179,8 +193,20 @@ CHAIN_SAMPLERS: dict[str, Callable[[], AbstractSampler]] = {
 
 PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler[Any]]] = {
     "ReverseSDE": lambda: ReverseSDE(num_steps=6),
+    "ReverseSDE by name": lambda: ReverseSDE(num_steps=3, solver="ddpm"),
     "ReverseSDE with Euler": lambda: ReverseSDE(num_steps=6, solver=diffrax.Euler(), eta=0.5),
+    "ReverseSDE with one Brownian path": lambda: ReverseSDE(
+        num_steps=3, solver=DiffraxSolver(diffrax.ShARK(), brownian="tree")
+    ),
+    "ReverseSDE with churn": lambda: ReverseSDE(num_steps=3, solver=KarrasHeun(churn=1.0), grid="karras"),
+    "ReverseSDE with an exponential integrator": lambda: ReverseSDE(
+        num_steps=3, solver=ExponentialIntegrator(), grid="exponential"
+    ),
+    "ReverseSDE with Euler-Maruyama": lambda: ReverseSDE(num_steps=20, solver=EulerMaruyama()),
     "ProbabilityFlowODE": lambda: ProbabilityFlowODE(num_steps=6),
+    "ProbabilityFlowODE with Adams steps": lambda: ProbabilityFlowODE(
+        num_steps=4, solver=ExponentialAdams(order=3, corrector=True), grid=(0.9, 0.6, 0.4, 0.2, 0.0)
+    ),
     "ProbabilityFlowODE with adaptive steps": lambda: ProbabilityFlowODE(solver=diffrax.Tsit5(), rtol=1e-3),
     "PredictorCorrector": lambda: PredictorCorrector(num_steps=6),
     "AnnealedLangevin": lambda: AnnealedLangevin(num_levels=4, steps_per_level=2),

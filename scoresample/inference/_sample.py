@@ -1,6 +1,7 @@
 """One entry for every sampler."""
 
 import dataclasses
+import functools
 import json
 import platform
 import time
@@ -254,16 +255,21 @@ def _attributes(sampler: AbstractSampler | AbstractParticleSampler[Any], target:
 
 def run_attributes(sampler: str, settings: str, target: Any) -> dict[str, Any]:
     """Where draws come from: sampler, settings (JSON), target, versions (JSON) and device."""
-    versions = {"scoresample": __version__, "python": platform.python_version()}
-    versions |= {name: version(name) for name in _PACKAGES}
     device = jax.devices()[0]
     return {
         "sampler": sampler,
         "settings": settings,
         "target": type(target).__name__,
-        "versions": json.dumps(versions),
+        "versions": _versions(),
         "device": f"{device.platform}:{device.device_kind}",
     }
+
+
+@functools.cache
+def _versions() -> str:
+    """Versions of what draws depend on, as JSON: looked up once, since reading the packages' metadata takes long."""
+    versions = {"scoresample": __version__, "python": platform.python_version()}
+    return json.dumps(versions | {name: version(name) for name in _PACKAGES})
 
 
 def settings_of(sampler: eqx.Module) -> dict[str, Any]:

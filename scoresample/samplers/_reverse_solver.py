@@ -65,7 +65,7 @@ def reverse_plan(
     return Plan(t_start, t_final, solver.coefficients(path, levels, eta, denoise=denoise), nfe)
 
 
-def rows(*columns: np.ndarray) -> list[Array]:
+def rows(*columns: np.ndarray | np.floating) -> list[Array]:
     """Columns of coefficients, made in float64, in the default precision of JAX."""
     return [jnp.asarray(column, dtype=float) for column in columns]
 

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import norm
 
 import scoresample as ss
-from tests.benchmarks.report import against_goal, keep, table
+from tests.benchmarks.report import against_goal, keep, snippet, table
 
 NFES = (10, 20, 50, 100, 500)
 SIGMA_MAX, SIGMA_MIN = 20.0, 0.002
@@ -229,11 +229,11 @@ def main() -> None:
         "16 dimensions, variances from 1e-3 to 1, exact score, from sigma = 20 to 0.002 (and a last denoising, which "
         "NFE counts; Euler-Maruyama goes without). Exact, by the response of the sampler's own code to each normal "
         "draw. Bold where a goal is missed: twice what a study of the methods found, at least 2e-4.",
-        gaussian,
+        snippet("gaussian", gaussian),
         "## Forty modes",
         f"{options.draws:,} draws in the plane; modes have a standard deviation of 1/23 and unequal weights. Sliced "
         "Wasserstein-2 distance / total variation of the mode weights / width of the modes relative to the truth.",
-        mixture,
+        snippet("mixture", mixture),
         out=options.out,
     )
 

@@ -31,6 +31,11 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([row(header), row(["-" * width for width in widths]), *(row(line) for line in lines)])
 
 
+def snippet(name: str, text: str) -> str:
+    """A part of a page that other pages of the documentation show too."""
+    return f"<!-- --8<-- [start:{name}] -->\n\n{text}\n\n<!-- --8<-- [end:{name}] -->"
+
+
 def against_goal(value: float, goal: float | None, text: str) -> str:
     """A cell, marked where it misses its goal."""
     return text if goal is None or value <= goal else f"**{text}** (goal {goal:.3g})"

@@ -112,8 +112,9 @@ def solve(terms: Any, solver: Any, log_snr: Any, y: Any) -> Any:
     return jax.tree.map(lambda x: x[-1], solution.ys)
 
 
-def agrees(path: Any, kernel: dict[str, Any], eta: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def agrees(make_path: Callable[[], Any], kernel: dict[str, Any], eta: float, monkeypatch: pytest.MonkeyPatch) -> None:
     with jax.enable_x64(True):
+        path = make_path()
         run = scan(path, kernel, eta, monkeypatch)
         ends = jnp.asarray(run.levels.log_snr)
         brownian = KnownPath(ends, noises()) if eta > 0 else None
@@ -130,15 +131,12 @@ def agrees(path: Any, kernel: dict[str, Any], eta: float, monkeypatch: pytest.Mo
 def test_a_solve_is_the_built_in_scan_on_a_mixture(
     kernel: dict[str, Any], eta: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agrees(mixture(), kernel, eta, monkeypatch)
+    agrees(mixture, kernel, eta, monkeypatch)
 
 
 @pytest.mark.parametrize("process", ["VP", "VE"])
-@pytest.mark.parametrize("kernel", KERNELS[-2:], ids=name)
-def test_a_solve_is_the_built_in_scan_on_a_normal_target(
-    kernel: dict[str, Any], process: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    agrees(path_of(process, CORRELATED), kernel, 0.5, monkeypatch)
+def test_a_solve_is_the_built_in_scan_on_a_normal_target(process: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    agrees(lambda: path_of(process, CORRELATED), KERNELS[-1], 0.5, monkeypatch)
 
 
 def test_the_standard_coordinates_are_those_of_the_path() -> None:
@@ -164,9 +162,9 @@ def test_euler_steps_on_the_terms_tend_to_the_same_flow() -> None:
 
         truth = run(ExponentialAdamsSolver(3, corrector=True, eta=0.0), jnp.asarray(levels.log_snr))
         grids = [jnp.asarray(noise_levels(path, num).log_snr) for num in (1000, 2000)]
-        coarse, fine = (float(jnp.abs(run(diffrax.Euler(), grid) - truth).max()) for grid in grids)
-    assert 1.8 < coarse / fine < 2.2
-    assert fine < 1e-2
+        coarse, fine = (np.asarray(run(diffrax.Euler(), grid) - truth) for grid in grids)
+    assert 1.8 < np.abs(coarse).max() / np.abs(fine).max() < 2.2
+    np.testing.assert_allclose(2 * fine, coarse, atol=3e-3)  # an error of order 1, and nothing else
 
 
 def test_euler_steps_on_one_brownian_path_tend_to_the_same_particles() -> None:
@@ -189,7 +187,7 @@ def test_euler_steps_on_one_brownian_path_tend_to_the_same_particles() -> None:
         )
     assert coarse < 0.05
     assert coarse / finer > 3
-    assert float(jnp.std(truth - MEAN)) > 0.5
+    assert np.std(np.asarray(truth) - MEAN) > 0.5
 
 
 def test_without_noise_it_also_runs_from_data_to_noise() -> None:
@@ -206,6 +204,13 @@ def test_without_noise_it_also_runs_from_data_to_noise() -> None:
             return solve(terms, solver, jnp.asarray(levels.log_snr[::-1]), data)
 
         np.testing.assert_allclose(np.asarray(there_and_back(y)), np.asarray(y), rtol=1e-4, atol=1e-3)
+
+
+def test_noise_from_data_to_noise_gives_nan() -> None:
+    path, y = mixture(), jnp.zeros((2, 3))
+    terms, solver = diffrax_terms(path, brownian=brownian()), ExponentialAdamsSolver()
+    end = jax.jit(lambda y: solve(terms, solver, jnp.array([1.0, 0.0, -1.0]), y))(y)
+    assert bool(jnp.isnan(end).all())
 
 
 def test_a_solve_in_two_parts_is_the_solve_at_once() -> None:

@@ -49,7 +49,48 @@ def test_ve_is_the_closed_form(sigmas: tuple[float, float], precision: jnp.dtype
     np.testing.assert_allclose(squared_diffusion, 2 * sigma**2 * np.log(high / low), rtol=rtol)
 
 
-PROCESSES = [ss.VP(), ss.VP(0.5, 3.0), ss.VE(), ss.VE(0.01, 5.0)]
+@pytest.mark.parametrize("rates", RATES)
+def test_sub_vp_is_the_closed_form(rates: tuple[float, float], precision: jnp.dtype) -> None:
+    """Song et al. 2021, eqs. 28 and 29: ``sigma = 1 - exp(-B)``, ``g^2 = beta (1 - exp(-2 B))``, the drift of VP."""
+    low, high = rates
+    process, rtol = ss.SubVP(low, high), tolerance(precision)
+    integral = TIMES * low + TIMES**2 * (high - low) / 2
+    beta = low + TIMES * (high - low)
+    np.testing.assert_allclose(values(process.alpha, TIMES, precision), np.exp(-integral / 2), rtol=rtol)
+    np.testing.assert_allclose(values(process.sigma, TIMES, precision), -np.expm1(-integral), rtol=rtol)
+    np.testing.assert_allclose(values(process.variance, TIMES, precision), np.expm1(-integral) ** 2, rtol=rtol)
+    np.testing.assert_allclose(values(process.drift_rate, TIMES, precision), -beta / 2, rtol=rtol)
+    squared_diffusion = values(process.squared_diffusion, TIMES, precision)
+    np.testing.assert_allclose(squared_diffusion, -beta * np.expm1(-2 * integral), rtol=2 * rtol)
+
+
+@pytest.mark.parametrize("horizon", [8.0, 1.5])
+def test_ou_is_the_closed_form(horizon: float, precision: jnp.dtype) -> None:
+    """``dX = -X ds + sqrt(2) dW``, ``X_s = exp(-s) X_0 + sqrt(1 - exp(-2 s)) Z`` with ``s = horizon t``."""
+    process, rtol = ss.OU(horizon), tolerance(precision)
+    s = horizon * TIMES
+    np.testing.assert_allclose(values(process.alpha, TIMES, precision), np.exp(-s), rtol=rtol)
+    np.testing.assert_allclose(values(process.variance, TIMES, precision), -np.expm1(-2 * s), rtol=rtol)
+    np.testing.assert_allclose(values(process.drift_rate, TIMES, precision), -horizon, rtol=rtol)
+    np.testing.assert_allclose(values(process.squared_diffusion, TIMES, precision), 2 * horizon, rtol=rtol)
+
+
+@pytest.mark.parametrize("sigma_max", [80.0, 3.0])
+def test_edm_is_the_closed_form(sigma_max: float, precision: jnp.dtype) -> None:
+    """Karras et al. 2022, table 1, with the clock ``sigma = sigma_max t``: no drift, ``g^2 = 2 sigma dsigma/dt``."""
+    process, rtol = ss.EDM(sigma_max), tolerance(precision)
+    sigma = sigma_max * TIMES
+    np.testing.assert_array_equal(values(process.alpha, TIMES, precision), 1.0)
+    np.testing.assert_array_equal(values(process.drift_rate, TIMES, precision), 0.0)
+    np.testing.assert_allclose(values(process.sigma, TIMES, precision), sigma, rtol=rtol)
+    np.testing.assert_allclose(values(process.variance, TIMES, precision), sigma**2, rtol=rtol)
+    np.testing.assert_allclose(values(process.squared_diffusion, TIMES, precision), 2 * sigma_max**2 * TIMES, rtol=rtol)
+
+
+PROCESSES = [
+    *(ss.VP(), ss.VP(0.5, 3.0), ss.VE(), ss.VE(0.01, 5.0)),
+    *(ss.SubVP(), ss.SubVP(0.5, 3.0), ss.OU(), ss.OU(1.5), ss.EDM(), ss.EDM(3.0)),
+]
 
 
 @pytest.mark.parametrize("process", PROCESSES, ids=str)
@@ -103,3 +144,13 @@ def test_bounds_that_do_not_make_a_process_are_refused(bounds: tuple[float, floa
         ss.VP(*bounds)
     with pytest.raises(ValueError, match="sigma_min"):
         ss.VE(*bounds)
+    with pytest.raises(ValueError, match="beta_min"):
+        ss.SubVP(*bounds)
+
+
+@pytest.mark.parametrize("constant", [0.0, -1.0, float("inf"), float("nan")])
+def test_constants_that_do_not_make_a_process_are_refused(constant: float) -> None:
+    with pytest.raises(ValueError, match="horizon"):
+        ss.OU(constant)
+    with pytest.raises(ValueError, match="sigma_max"):
+        ss.EDM(constant)

@@ -6,8 +6,10 @@ conditioning. The package's steps are driven one by one; where a key goes in, th
 
 import dataclasses
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -282,7 +284,7 @@ def sde(solver: Any, eta: float | None = None, **settings: Any) -> ss.ReverseSDE
     return ss.ReverseSDE(solver=solver, eta=eta, denoise=False, **settings)
 
 
-SOME_CHURN = {"churn": 1.0, "churn_range": (0.3, 4.0), "inflation": 1.1}
+SOME_CHURN: dict[str, Any] = {"churn": 1.0, "churn_range": (0.3, 4.0), "inflation": 1.1}
 NO_CHURN = (0.0, 0.0, np.inf, 1.0)
 
 FORMULAS: dict[str, tuple[Any, Formula, tuple[str, ...]]] = {
@@ -331,10 +333,10 @@ def path_to(target: Mixture, process: ss.AbstractNoiseProcess) -> Any:
     return ss.perturb(ss.GaussianMixture(*target), process)
 
 
-def walk(sampler: Any, path: Any, particles: np.ndarray, keys: Any, *, step: Any = None) -> np.ndarray:
+def walk(sampler: Any, path: Any, particles: np.ndarray, keys: Any, *, step: Any = None, seed: int = 1) -> np.ndarray:
     """Where the sampler's own steps lead, one after the other, each with a key of its own."""
     plan = sampler.plan(path, key=jax.random.key(0))
-    state = sampler.init(path, jnp.asarray(particles), plan, key=jax.random.key(1))
+    state = sampler.init(path, jnp.asarray(particles), plan, key=jax.random.key(seed))
     columns = jax.tree.map(np.asarray, plan.steps)
     for k in range(len(jax.tree.leaves(columns)[0])):
         row = jax.tree.map(lambda x, k=k: jnp.asarray(x[k]), columns)
@@ -454,7 +456,7 @@ def test_reported_evaluations_are_the_calls(solver: Any, denoise: bool) -> None:
 SMOOTH = ss.VE(0.01, 1e3)
 """So much noise that the first steps, which have no history yet, hide no order."""
 ENDS = 1e3, 0.1
-NUMBERS = (40, 57, 80, 113, 160)
+NUMBERS = (40, 80, 160)
 
 
 def smooth_times(num_steps: int) -> np.ndarray:
@@ -497,7 +499,7 @@ ORDERS: dict[str, tuple[Any, float, float]] = {
     "dpm-solver++2m": ("dpm-solver++2m", 1.8, 2.2),
     "karras-heun": ("karras-heun", 1.8, 2.2),
     "Adams, order 2": (ss.ExponentialAdams(order=2), 1.8, 2.2),
-    "Adams, order 3": (ss.ExponentialAdams(order=3), 2.8, 3.2),
+    "Adams, order 3": (ss.ExponentialAdams(order=3), 2.8, 3.5),
     "Adams with corrector, order 2": (ss.ExponentialAdams(order=2, corrector=True), 2.8, 3.2),
     "unipc-3": ("unipc-3", 3.5, 4.3),
 }
@@ -534,10 +536,13 @@ WEAK_ORDERS: dict[str, tuple[Any, float, float]] = {
     "ddpm": (sde("ddpm"), 0.9, 1.1),
     "ddpm, eta 0.5": (sde("ddpm", 0.5), 0.9, 1.1),
     "exponential-integrator": (sde("exponential-integrator"), 0.9, 1.1),
-    "euler-maruyama": (sde("euler-maruyama"), 0.9, 1.1),
+    "EulerMaruyama, eta 1.5": (sde("euler-maruyama", 1.5), 0.9, 1.2),
+    "Adams with corrector, order 3": (sde(ss.ExponentialAdams(order=3, corrector=True)), 1.8, 2.2),
     "sde-dpm-solver++2m": (sde("sde-dpm-solver++2m"), 1.8, 2.3),
-    "sa-solver": (sde("sa-solver"), 1.8, 2.3),
+    "sa-solver": (sde("sa-solver"), 1.8, 2.6),
 }
+"""With eta 1 and steps uniform in log sigma, the first-order term of Euler-Maruyama's error nearly cancels: eta is
+another here. Whatever the polynomial, the law with noise has order 2; SA-Solver comes down to it from 3."""
 
 
 @pytest.mark.usefixtures("keys_are_noise")
@@ -551,3 +556,19 @@ def test_law_has_the_solvers_weak_order(name: str) -> None:
     assert low < slope(NUMBERS, errors) < high
     divergences = [kl(*law, *truth) for law in laws]
     assert 2 * low < slope(NUMBERS, divergences) < 2 * high
+
+
+def test_refined_steps_converge_along_one_brownian_path() -> None:
+    """Additive noise: Euler's strong order is 1, for each particle and not only in law."""
+    numbers = (16, 32, 64, 128)
+    sampler = sde(ss.DiffraxSolver(diffrax.Euler(), brownian="tree"))
+    start, step = 10 * np.random.default_rng(0).normal(size=(64, 3)), stepper(sampler)
+    with jax.enable_x64(True):
+        path = path_to(TARGETS["normal"], PROCESSES["VE"])
+        ends = [
+            walk(dataclasses.replace(sampler, num_steps=n), path, start, jax.random.key, step=step) for n in numbers
+        ]
+        other = walk(dataclasses.replace(sampler, num_steps=16), path, start, jax.random.key, step=step, seed=2)
+    errors = [float(np.sqrt(np.mean((coarse - fine) ** 2))) for coarse, fine in pairwise(ends)]
+    assert 0.8 < slope(numbers[:-1], errors) < 1.3
+    assert np.sqrt(np.mean((ends[0] - other) ** 2)) > 5 * errors[0], "another key is another path"
