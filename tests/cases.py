@@ -195,8 +195,8 @@ PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler[Any]]] = {
     "ReverseSDE": lambda: ReverseSDE(num_steps=6),
     "ReverseSDE by name": lambda: ReverseSDE(num_steps=3, solver="ddpm"),
     "ReverseSDE with Euler": lambda: ReverseSDE(num_steps=6, solver=diffrax.Euler(), eta=0.5),
-    "ReverseSDE with one Brownian path": lambda: ReverseSDE(
-        num_steps=3, solver=DiffraxSolver(diffrax.ShARK(), brownian="tree")
+    "ReverseSDE on the clock of its process": lambda: ReverseSDE(
+        num_steps=3, solver=DiffraxSolver(diffrax.Euler(), clock="process")
     ),
     "ReverseSDE with churn": lambda: ReverseSDE(num_steps=3, solver=KarrasHeun(churn=1.0), grid="karras"),
     "ReverseSDE with an exponential integrator": lambda: ReverseSDE(

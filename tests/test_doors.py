@@ -277,7 +277,7 @@ PATH_SAMPLERS: dict[str, Mistake] = {
     "a class as solver": (
         lambda: ss.ReverseSDE(solver=diffrax.ShARK),  # pyright: ignore[reportArgumentType]
         TypeError,
-        "`solver` must be a diffrax solver such as .*got <class",
+        "`solver` must be one of the names .*or a diffrax solver such as .*got <class",
     ),
     "a solver for other equations": (
         lambda: ss.ReverseSDE(solver=diffrax.Tsit5()),

@@ -122,7 +122,7 @@ def _run_in_chunks(
         chunks.append(jax.tree.map(np.asarray, stats))
         jax.block_until_ready(state)
         bar.update(length)
-    stats = jax.tree.map(lambda *x: np.concatenate(x), *chunks)
+    stats = jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)), *chunks)
     return _final(path, sampler, state, plan), None, sampler.info(plan, stats)
 
 

@@ -279,6 +279,10 @@ def settings_of(sampler: eqx.Module) -> dict[str, Any]:
         value = getattr(sampler, field.name)
         if isinstance(value, jax.Array | np.ndarray):
             value = np.asarray(value).tolist() if jnp.size(value) <= 1 else f"array of shape {value.shape}"
+        elif isinstance(value, tuple | list):
+            value = [float(each) for each in value]
+        elif isinstance(value, eqx.Module):
+            value = " ".join(repr(value).split())
         elif not isinstance(value, int | float | str | bool | None):
             value = type(value).__name__
         settings[field.name] = value

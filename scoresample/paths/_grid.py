@@ -127,7 +127,12 @@ def _levels_at_times(path: AbstractPerturbedScore, times: np.ndarray) -> Levels:
 
 def _log_snr_at(path: AbstractPerturbedScore, times: np.ndarray) -> np.ndarray:
     with jax.enable_x64(True):
-        return np.asarray(jax.jit(jax.vmap(path.process.log_snr))(jnp.asarray(times, jnp.float64)))
+        return np.asarray(_log_snr(path.process, jnp.asarray(times, jnp.float64)))
+
+
+@eqx.filter_jit
+def _log_snr(process: AbstractNoiseProcess, times: jax.Array) -> jax.Array:
+    return jax.vmap(process.log_snr)(times)
 
 
 def _ou_time(log_snr: np.ndarray) -> np.ndarray:

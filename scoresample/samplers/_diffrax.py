@@ -57,7 +57,7 @@ class DiffraxSolver(AbstractReverseSolver):
     Attributes:
         solver: any explicit diffrax solver; with noise one for stochastic equations in the Ito sense.
         brownian: "increments" draws fresh noise for every step; "tree" takes it from one Brownian path for each key,
-            whatever the steps, which costs two to three times as much.
+            whatever the steps, which costs two to three times as much and checks its times on the host.
         clock: "log-snr" or "process".
 
     Examples:

@@ -65,8 +65,9 @@ class ExponentialAdams(AbstractReverseSolver):
     With `corrector`, the step is done again when the next evaluation is there, with that point as one more node: one
     order more at no evaluation. The first steps have fewer points and so a lower order.
 
-    The law's error is of order `order` in the step for smooth denoisers (`order` + 1 with the corrector, while
-    eta = 0; noise limits the strong order to 1). For one constant denoiser every step is exact.
+    For smooth denoisers the law's error is of order `order` in the step while eta = 0, and one order more with the
+    corrector; with noise it is of order 1 for `order` = 1 and 2 above, whatever the corrector (the constant still
+    shrinks), and the strong order is 1. For a constant denoiser every step is exact.
 
     | order | eta | | known as |
     |---|---|---|---|

@@ -168,7 +168,8 @@ def main() -> None:
         f"of runs in turn in one process. Goal: a ratio of at most {GOAL}.",
         table(["target", "kernel", "run_inference_algorithm", "sample", "ratio"], lines),
         "Against NumPyro's NUTS, vectorised chains, both with their own adaptation of 1,000 steps: seconds of the "
-        "whole run without compilation, and gradient evaluations after the warm-up; the ratio is of seconds per evaluation.",
+        "whole run without compilation, and gradient evaluations after the warm-up; the ratio is of seconds per "
+        "evaluation.",
         table(["target", "scoresample", "NumPyro", "ratio"], numpyro_lines()),
         out=options.out,
     )

@@ -58,15 +58,21 @@ def test_a_run_says_where_it_comes_from() -> None:
     assert attributes["target"] == "PerturbedDensity"
     assert attributes["reference"] == "Song et al. 2021"
     assert attributes["asymptotically_exact"] == 1
-    assert json.loads(attributes["settings"]) == {"num_steps": 5, "solver": "ShARK", "eta": 1.0, "denoise": True}
+    assert json.loads(attributes["settings"]) == {
+        "num_steps": 5,
+        "solver": "sde-dpm-solver++2m",
+        "eta": None,
+        "grid": "log-snr",
+        "denoise": True,
+    }
     versions = json.loads(attributes["versions"])
     assert versions["scoresample"] == ss.__version__
     assert versions["jax"] == jax.__version__
     assert attributes["device"].startswith("cpu:") or jax.devices()[0].platform != "cpu"
     assert 0 <= draws.info["compile_seconds"] < draws.seconds
-    # ShARK spends two evaluations a step, and the last move is one more.
-    assert draws.nfe == 11.0
-    assert draws.info["num_evaluations"] == 11 * 20
+    # One evaluation a step, and the last move is one more.
+    assert draws.nfe == 6.0
+    assert draws.info["num_evaluations"] == 6 * 20
     assert draws.to_arviz().attrs["settings"] == attributes["settings"]
 
 
@@ -82,7 +88,11 @@ def test_settings_are_numbers_and_strings() -> None:
     assert settings["step_size"] == 0.5
     assert settings["inverse_mass_matrix"] == "array of shape (3,)"
     assert settings["target_acceptance_rate"] == 0.8
-    assert settings_of(ss.ProbabilityFlowODE())["solver"] == "Heun"
+    assert settings_of(ss.ProbabilityFlowODE())["solver"] == "unipc-3"
+    assert settings_of(ss.ProbabilityFlowODE(solver=diffrax.Heun()))["solver"].startswith("Heun(")
+    adams = settings_of(ss.ReverseSDE(solver=ss.ExponentialAdams(order=3)))["solver"]
+    assert adams == "ExponentialAdams(order=3, midpoint=False, corrector=False)"
+    assert settings_of(ss.ReverseSDE(grid=(0.9, 0.5)))["grid"] == [0.9, 0.5]
     assert settings_of(ss.ProbabilityFlowODE())["rtol"] is None
     assert json.loads(json.dumps(settings)) == settings
 
