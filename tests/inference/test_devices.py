@@ -25,7 +25,11 @@ for target, sampler, settings in [
     (path, ss.ReverseSDE(num_steps=10), {"batch_size": 25}),  # five blocks: the last round is not full
     (path, ss.ProbabilityFlowODE(num_steps=10), {"batch_size": 30}),
     (density, ss.ULA(step_size=0.05), {"batch_size": 1, "num_warmup": 5, "num_chains": 6}),
-    (density, ss.HMC(num_integration_steps=3), {"batch_size": 2, "num_warmup": 50, "num_chains": 6}),
+    (
+        density,
+        ss.HMC(num_integration_steps=3, step_size=0.1),
+        {"batch_size": 2, "num_warmup": 0, "num_chains": 6, "initial_position": jnp.zeros(2)},
+    ),
 ]:
     one = ss.sample(target, sampler, **common, **settings)
     four = ss.sample(target, sampler, sharding=line, **common, **settings)
