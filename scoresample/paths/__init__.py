@@ -15,6 +15,7 @@ from scoresample.paths._grid import check_concrete as check_concrete
 from scoresample.paths._grid import check_grid as check_grid
 from scoresample.paths._grid import levels_at as levels_at
 from scoresample.paths._grid import noise_levels as noise_levels
+from scoresample.paths._grid import refined_grid as refined_grid
 from scoresample.paths._lipschitz import estimate_lipschitz as estimate_lipschitz
 from scoresample.paths._perturbed import AbstractPerturbedScore as AbstractPerturbedScore
 from scoresample.paths._perturbed import PerturbedDensity as PerturbedDensity

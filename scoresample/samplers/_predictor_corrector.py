@@ -1,5 +1,6 @@
 """Predictor-corrector sampling."""
 
+import dataclasses
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -14,12 +15,12 @@ from scoresample.paths import (
     check_grid,
     denoise_particles,
     noise_levels,
+    refined_grid,
     score_particles,
 )
 from scoresample.samplers._base import AbstractPathSampler, Plan, add_scaled, random_like, scaled
 from scoresample.samplers._doors import check_at_least, check_path, check_positive
 from scoresample.samplers._finish import finish
-from scoresample.samplers._reverse_solver import refined
 from scoresample.scores import Position
 
 
@@ -149,4 +150,5 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
 
     def refined(self, factor: int) -> "PredictorCorrector":
         """The same sampler with `factor` times as many steps."""
-        return refined(self, factor)
+        steps, grid = factor * self.num_steps, refined_grid(self.grid, factor)
+        return dataclasses.replace(self, num_steps=steps, grid=grid)

@@ -7,11 +7,11 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore, Grid, check_grid
+from scoresample.paths import AbstractPerturbedScore, Grid, check_grid, refined_grid
 from scoresample.samplers._base import AbstractPathSampler, Plan
 from scoresample.samplers._diffrax import AdaptiveDiffraxSolver
 from scoresample.samplers._doors import check_at_least, check_path, check_positive
-from scoresample.samplers._reverse_solver import AbstractReverseSolver, refined, reverse_plan
+from scoresample.samplers._reverse_solver import AbstractReverseSolver, reverse_plan
 from scoresample.samplers._solver_names import SolverChoice, resolve_solver
 from scoresample.scores import Position
 
@@ -114,6 +114,7 @@ class ProbabilityFlowODE(AbstractPathSampler[AbstractPerturbedScore]):
     def refined(self, factor: int) -> "ProbabilityFlowODE":
         """The same sampler with `factor` times as many steps, or a `factor` times smaller tolerance."""
         if self.rtol is None:
-            return refined(self, factor)
+            steps, grid = factor * self.num_steps, refined_grid(self.grid, factor)
+            return dataclasses.replace(self, num_steps=steps, grid=grid)
         atol = None if self.atol is None else self.atol / factor
         return dataclasses.replace(self, rtol=self.rtol / factor, atol=atol)

@@ -1,15 +1,16 @@
 """The reverse-time stochastic differential equation."""
 
+import dataclasses
 from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore, Grid, check_grid
+from scoresample.paths import AbstractPerturbedScore, Grid, check_grid, refined_grid
 from scoresample.samplers._base import AbstractPathSampler, Plan
 from scoresample.samplers._doors import check_at_least, check_path
 from scoresample.samplers._karras_heun import KarrasHeun
-from scoresample.samplers._reverse_solver import AbstractReverseSolver, refined, reverse_plan
+from scoresample.samplers._reverse_solver import AbstractReverseSolver, reverse_plan
 from scoresample.samplers._solver_names import SolverChoice, resolve_solver
 from scoresample.scores import Position
 
@@ -94,4 +95,5 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
 
     def refined(self, factor: int) -> "ReverseSDE":
         """The same sampler with `factor` times as many steps."""
-        return refined(self, factor)
+        steps, grid = factor * self.num_steps, refined_grid(self.grid, factor)
+        return dataclasses.replace(self, num_steps=steps, grid=grid)

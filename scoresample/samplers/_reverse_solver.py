@@ -1,7 +1,6 @@
 """The contract of the solvers that `ReverseSDE` and `ProbabilityFlowODE` step with."""
 
 import abc
-import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -73,14 +72,3 @@ def rows(*columns: np.ndarray | np.floating) -> list[Array]:
 def over_alpha(path: AbstractPerturbedScore, particles: Position, t: Array) -> Position:
     """``y = z / alpha(t)``: coordinates in which the signal keeps its scale."""
     return scaled(1 / path.process.alpha(t.astype(jnp.result_type(*jax.tree.leaves(particles)))), particles)
-
-
-def refined[Sampler: eqx.Module](sampler: Sampler, factor: int) -> Sampler:
-    """A sampler with `num_steps` and `grid`, with `factor` steps in the place of each."""
-    grid: Any = getattr(sampler, "grid")  # noqa: B009  (a field of the two samplers that call this)
-    num_steps: int = getattr(sampler, "num_steps")  # noqa: B009
-    if not isinstance(grid, str):
-        times = np.asarray(grid, np.float64)
-        places = np.linspace(0, times.size - 1, factor * (times.size - 1) + 1)
-        grid = np.interp(places, np.arange(times.size), times)
-    return dataclasses.replace(sampler, num_steps=factor * num_steps, grid=grid)

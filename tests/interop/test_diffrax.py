@@ -126,7 +126,7 @@ def agrees(make_path: Callable[[], Any], kernel: dict[str, Any], eta: float, mon
     np.testing.assert_allclose(np.asarray(found), run.end, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("eta", [0.0, 0.5])
 @pytest.mark.parametrize("kernel", KERNELS, ids=name)
 def test_a_solve_is_the_built_in_scan_on_a_mixture(
     kernel: dict[str, Any], eta: float, monkeypatch: pytest.MonkeyPatch
