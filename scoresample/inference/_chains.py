@@ -69,11 +69,13 @@ def _advance_block(
 
     all_chains = eqx.filter_vmap(one, in_axes=(eqx.if_array(0), 0, 0))
 
-    def body(states: Any, index: Array) -> tuple[Any, tuple[Position, dict[str, Array]]]:
-        states, stats = all_chains(sampler, states, jax.vmap(lambda key: jax.random.fold_in(key, index))(keys))
+    def body(states: Any, keys: Array) -> tuple[Any, tuple[Position, dict[str, Array]]]:
+        states, stats = all_chains(sampler, states, keys)
         return states, (states.position, stats)
 
-    states, (positions, stats) = jax.lax.scan(body, states, start + jnp.arange(num_steps))
+    # Keys of all steps at once: one by one inside the loop they would cost more than a cheap step.
+    folded = jax.vmap(lambda index: jax.vmap(lambda key: jax.random.fold_in(key, index))(keys))
+    states, (positions, stats) = jax.lax.scan(body, states, folded(start + jnp.arange(num_steps)))
     return states, positions, stats
 
 

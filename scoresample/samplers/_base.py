@@ -170,10 +170,11 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
         num_steps = jax.tree.leaves(steps)[0].shape[0]
 
         def body(state: Any, inputs: Any) -> tuple[Any, dict[str, Array]]:
-            number, plan_step = inputs
-            return self.step(path, state, plan_step, key=jax.random.fold_in(key, number))
+            key, plan_step = inputs
+            return self.step(path, state, plan_step, key=key)
 
-        return jax.lax.scan(body, state, (first + jnp.arange(num_steps), steps))
+        keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(first + jnp.arange(num_steps))
+        return jax.lax.scan(body, state, (keys, steps))
 
 
 def random_like(key: Array, tree: Position) -> Position:

@@ -32,10 +32,10 @@ NUM_SAMPLES, NUM_CHAINS = 10_000, 4
 
 
 def logistic_regression() -> ss.DensityScore:
-    """Twenty coefficients, a thousand outcomes."""
+    """Twenty coefficients, two hundred outcomes."""
     random = np.random.default_rng(0)
-    features = jnp.asarray(random.normal(size=(1_000, 20)), jnp.float32)
-    outcomes = jnp.asarray(random.random(1_000) < 0.5, jnp.float32)
+    features = jnp.asarray(random.normal(size=(200, 20)), jnp.float32)
+    outcomes = jnp.asarray(random.random(200) < 0.5, jnp.float32)
 
     def logdensity(beta: Any, features: Any, outcomes: Any) -> Any:
         logits = features @ beta
