@@ -65,7 +65,7 @@ KERNELS: dict[str, tuple[Callable[..., Any], Any]] = {
 
 
 def through_blackjax(score: Any, make: Callable[..., Any]) -> Callable[[], Any]:
-    """All chains by `run_inference_algorithm`, vectorised, compiled as one program."""
+    """All chains by `run_inference_algorithm` with its default output, vectorised, compiled as one program."""
 
     @jax.jit
     def run(keys: Any) -> Any:
@@ -77,13 +77,12 @@ def through_blackjax(score: Any, make: Callable[..., Any]) -> Callable[[], Any]:
                 inference_algorithm=algorithm,
                 num_steps=NUM_SAMPLES,
                 initial_position=jnp.zeros(20),
-                transform=lambda state, info: (state.position, info.num_integration_steps),
             )[1]
 
         return jax.vmap(one)(keys)
 
     keys = jax.random.split(jax.random.key(0), NUM_CHAINS)
-    return lambda: np.asarray(run(keys)[0])
+    return lambda: jax.tree.map(np.asarray, run(keys))
 
 
 def through_sample(score: Any, sampler: Any) -> Callable[[], Any]:
