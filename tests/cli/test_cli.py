@@ -213,7 +213,7 @@ def test_compare_writes_a_report(capsys: pytest.CaptureFixture[str], tmp_path: P
     with xr.open_datatree(saved["reverse-sde"], engine="h5netcdf") as tree:
         assert dict(tree["posterior"].sizes) == {"chain": 1, "draw": 120, "x_dim_0": 2}
         assert tree.attrs["sampler"] == "ReverseSDE"
-        assert json.loads(tree.attrs["settings"])["num_steps"] == 100
+        assert json.loads(tree.attrs["settings"])["num_steps"] == 50
 
 
 def test_the_seed_decides_the_draws(models: Path, tmp_path: Path) -> None:
