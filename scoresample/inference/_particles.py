@@ -49,9 +49,8 @@ class _Buffer:
         if self.arrays is None:
             self.arrays = jax.tree.map(lambda x: np.empty((self.num, *x.shape[1:]), x.dtype), arrays)
         stop = min(start + jax.tree.leaves(arrays)[0].shape[0], self.num)
-        jax.tree.map(
-            lambda buffer, x: np.copyto(buffer[start:stop], np.asarray(x[: stop - start])), self.arrays, arrays
-        )
+        for buffer, block in zip(jax.tree.leaves(self.arrays), jax.tree.leaves(arrays), strict=True):
+            buffer[start:stop] = np.asarray(block)[: stop - start]
         finite = [
             np.isfinite(x[start:stop]).reshape(stop - start, -1).all(axis=1) for x in jax.tree.leaves(self.arrays[0])
         ]

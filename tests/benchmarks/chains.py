@@ -65,7 +65,7 @@ KERNELS: dict[str, tuple[Callable[..., Any], Any]] = {
 
 
 def through_blackjax(score: Any, make: Callable[..., Any]) -> Callable[[], Any]:
-    """All chains by `run_inference_algorithm` with its default output, vectorised, compiled as one program."""
+    """All chains by `run_inference_algorithm` keeping positions and lengths, vectorised, compiled as one program."""
 
     @jax.jit
     def run(keys: Any) -> Any:
@@ -77,6 +77,7 @@ def through_blackjax(score: Any, make: Callable[..., Any]) -> Callable[[], Any]:
                 inference_algorithm=algorithm,
                 num_steps=NUM_SAMPLES,
                 initial_position=jnp.zeros(20),
+                transform=lambda state, info: (state.position, info.num_integration_steps),
             )[1]
 
         return jax.vmap(one)(keys)
