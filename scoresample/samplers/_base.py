@@ -59,6 +59,37 @@ class AbstractSampler(eqx.Module):
         """
 
 
+def for_each_chain[Sampler: AbstractSampler](sampler: Sampler, num_chains: int) -> Sampler:
+    """The sampler with a leading chain axis on every array: what a warm-up that tunes nothing returns."""
+    return jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (num_chains, *leaf.shape)) if eqx.is_array(leaf) else leaf, sampler
+    )
+
+
+def burn_in(
+    sampler: AbstractSampler, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
+) -> tuple[Any, Array]:
+    """`num_warmup` steps of every chain, of which nothing is kept.
+
+    Returns:
+        The chains' states, and the score evaluations of each chain's steps.
+    """
+    num_chains = jax.tree.leaves(positions)[0].shape[0]
+
+    def one_chain(position: Position, key: Array) -> tuple[Any, Array]:
+        key_init, key_steps = jax.random.split(key)
+
+        def body(state: Any, key: Array) -> tuple[Any, Array]:
+            state, stats = sampler.step(score, state, key=key)
+            return state, stats["n_steps"]
+
+        state = sampler.init(score, position, key=key_init)
+        state, evaluations = jax.lax.scan(body, state, jax.random.split(key_steps, num_warmup))
+        return state, jnp.sum(evaluations)
+
+    return jax.vmap(one_chain)(positions, jax.random.split(key, num_chains))
+
+
 class ParticleInfo(NamedTuple):
     """What a particle sampler reports.
 

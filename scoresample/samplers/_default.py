@@ -5,7 +5,7 @@ from typing import Any
 from scoresample.paths import AbstractPerturbedScore, AbstractScorePath, PerturbedDensity, ReclockedScore
 from scoresample.samplers._annealed_langevin import AnnealedLangevin
 from scoresample.samplers._base import AbstractParticleSampler, AbstractSampler
-from scoresample.samplers._blackjax import NUTS
+from scoresample.samplers._hamiltonian import NUTS
 from scoresample.samplers._probability_flow import ProbabilityFlowODE
 from scoresample.samplers._reverse_sde import ReverseSDE
 from scoresample.scores import AbstractDensityScore, AbstractScore

@@ -11,23 +11,8 @@ from equinox import AbstractVar
 from jaxtyping import Array
 
 from scoresample.samplers._base import AbstractSampler
-from scoresample.scores import AbstractDensityScore, AbstractScore, Position, logdensity_fn
-
-
-def require_density(sampler: AbstractSampler, score: AbstractScore) -> AbstractDensityScore:
-    """The score, if it has the density that a sampler's accept-reject step needs.
-
-    Raises:
-        TypeError: if the score is bare; the message names the ways out.
-    """
-    if not isinstance(score, AbstractDensityScore):
-        raise TypeError(
-            f"`target`: {type(sampler).__name__} accepts or rejects its moves, so it needs a log density, but "
-            f"{type(score).__name__} is a bare score. If the score is a gradient, wrap it: "
-            "LineIntegralDensity(score, origin=a position in the bulk). Otherwise use a sampler that needs the score "
-            "only: ULA, or a path sampler."
-        )
-    return score
+from scoresample.samplers._density import promoted, require_density, statistics_of
+from scoresample.scores import AbstractScore, Position, logdensity_fn
 
 
 class AbstractHamiltonian(AbstractSampler):
@@ -60,7 +45,7 @@ class AbstractHamiltonian(AbstractSampler):
     def init(self, score: AbstractScore, position: Position, *, key: Array) -> Any:
         """BlackJAX's HMC state at a position."""
         del key
-        return self.algorithm().init(_promoted(position), logdensity_fn(require_density(self, score)))
+        return self.algorithm().init(promoted(position), logdensity_fn(require_density(self, score)))
 
     def step(self, score: AbstractScore, state: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
         """One transition of BlackJAX's kernel."""
@@ -73,21 +58,14 @@ class AbstractHamiltonian(AbstractSampler):
             inverse_mass_matrix=self.inverse_mass_matrix,
             **self.parameters(),
         )
-        return state, {
-            "lp": state.logdensity,
-            "acceptance_rate": info.acceptance_rate,
-            "diverging": info.is_divergent,
-            "energy": info.energy,
-            "n_steps": jnp.asarray(info.num_integration_steps),
-            **self.extra_stats(info),
-        }
+        return state, statistics_of(state, info, info.num_integration_steps) | self.extra_stats(info)
 
     def warmup(
         self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
     ) -> tuple[Any, "AbstractHamiltonian", dict[str, Array]]:
         """Stan's window adaptation of every chain, by BlackJAX."""
         logdensity = logdensity_fn(require_density(self, score))
-        positions = _promoted(positions)
+        positions = promoted(positions)
         num_chains = jax.tree.leaves(positions)[0].shape[0]
         if num_warmup == 0:
             step_size, mass = self._untuned(positions)
@@ -129,12 +107,6 @@ class AbstractHamiltonian(AbstractSampler):
         mass = jnp.ones(dimension, first.dtype) if self.inverse_mass_matrix is None else self.inverse_mass_matrix
         step_size = jnp.asarray(self.step_size, first.dtype)
         return jnp.broadcast_to(step_size, first.shape[:1]), jnp.broadcast_to(mass, (first.shape[0], *mass.shape))
-
-
-def _promoted(position: Position) -> Position:
-    """A position in the default precision at least: BlackJAX's kernels fail on float32 positions under x64."""
-    default = jnp.zeros(()).dtype
-    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, default)), position)
 
 
 def _count_steps(_state: Any, info: Any, _adaptation: Any) -> Array:

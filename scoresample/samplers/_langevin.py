@@ -2,14 +2,13 @@
 
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.samplers._base import AbstractSampler, add_scaled, random_like
+from scoresample.samplers._base import AbstractSampler, add_scaled, burn_in, for_each_chain, random_like
 from scoresample.scores import AbstractScore, Position
 
 
@@ -81,15 +80,5 @@ class ULA(AbstractSampler):
         self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
     ) -> tuple[ULAState, "ULA", dict[str, Array]]:
         """Burn in: `num_warmup` steps of every chain, nothing is tuned."""
-        num_chains = jax.tree.leaves(positions)[0].shape[0]
-
-        def one_chain(position: Position, key: Array) -> ULAState:
-            def body(state: ULAState, key: Array) -> tuple[ULAState, None]:
-                return self.step(score, state, key=key)[0], None
-
-            state = self.init(score, position, key=key)
-            return jax.lax.scan(body, state, jax.random.split(key, num_warmup))[0]
-
-        states = jax.vmap(one_chain)(positions, jax.random.split(key, num_chains))
-        tuned = eqx.tree_at(lambda s: s.step_size, self, jnp.broadcast_to(self.step_size, (num_chains,)))
-        return states, tuned, {"num_evaluations": jnp.full((num_chains,), num_warmup + 1)}
+        states, evaluations = burn_in(self, score, positions, num_warmup, key=key)
+        return states, for_each_chain(self, evaluations.shape[0]), {"num_evaluations": evaluations + 1}

@@ -1,0 +1,69 @@
+"""Barker's proposal: BlackJAX's kernel, with the step size tuned by dual averaging."""
+
+from typing import Any, ClassVar
+
+import blackjax
+import equinox as eqx
+from jaxtyping import Array
+
+from scoresample.samplers._base import AbstractSampler
+from scoresample.samplers._density import promoted, require_density, statistics_of
+from scoresample.samplers._step_size import as_parameter, check_positive, check_rate, require_step_size, tune_step_size
+from scoresample.scores import AbstractScore, Position, logdensity_fn
+
+
+class Barker(AbstractSampler):
+    """Barker's proposal: a Gaussian jump whose sign, coordinate by coordinate, the score makes more or less likely.
+
+    It leaves the target invariant. It uses the score as MALA does, but forgives a step size that is too large.
+
+    Source: Livingstone and Zanella 2022, JRSS B 84(2), arXiv 1908.11812; their section 6 for the acceptance rate 0.4.
+
+    Attributes:
+        target_acceptance_rate: what the step size is tuned to, by dual averaging in the warm-up.
+        step_size: standard deviation of the jump: where tuning starts, and what is used without a warm-up.
+        inverse_mass_matrix: estimated covariance, diagonal or dense, that scales the jumps; the identity if None.
+
+    Examples:
+        >>> Barker().needs_density
+        True
+    """
+
+    name: ClassVar[str] = "barker"
+    reference: ClassVar[str] = "Livingstone and Zanella 2022"
+    asymptotically_exact: ClassVar[bool] = True
+    needs_density: ClassVar[bool] = True
+
+    target_acceptance_rate: float = eqx.field(static=True, default=0.4)
+    step_size: Array | float | None = eqx.field(default=None, converter=as_parameter)
+    inverse_mass_matrix: Array | None = eqx.field(default=None, converter=as_parameter)
+
+    def __check_init__(self) -> None:
+        """Check the settings."""
+        check_rate("target_acceptance_rate", self.target_acceptance_rate)
+        check_positive("step_size", self.step_size)
+
+    def init(self, score: AbstractScore, position: Position, *, key: Array) -> Any:
+        """BlackJAX's Barker state at a position."""
+        del key
+        return blackjax.barker.init(promoted(position), logdensity_fn(require_density(self, score)))
+
+    def step(self, score: AbstractScore, state: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
+        """One transition of BlackJAX's kernel; one score evaluation."""
+        kernel = blackjax.barker.build_kernel()
+        mass = self.inverse_mass_matrix
+        state, info = kernel(
+            key,
+            state,
+            logdensity_fn(require_density(self, score)),
+            self.step_size,
+            mass,
+        )
+        return state, statistics_of(state, info, 1)
+
+    def warmup(
+        self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
+    ) -> tuple[Any, "Barker", dict[str, Array]]:
+        """`num_warmup` steps of every chain, in which its step size is tuned."""
+        require_step_size(self, num_warmup)
+        return tune_step_size(self, score, positions, num_warmup, key=key)

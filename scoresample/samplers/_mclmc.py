@@ -1,0 +1,311 @@
+"""Microcanonical Langevin Monte Carlo: BlackJAX's kernels and BlackJAX's tuners."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import blackjax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState
+from blackjax.mcmc.adjusted_mclmc_dynamic import make_random_trajectory_length_fn
+from equinox import AbstractVar
+from jaxtyping import Array
+
+from scoresample.samplers._base import AbstractSampler, for_each_chain
+from scoresample.samplers._density import promoted, require_density, statistics_of
+from scoresample.samplers._step_size import as_parameter, check_positive, check_rate, require_step_size
+from scoresample.scores import AbstractDensityScore, AbstractScore, Position, logdensity_fn
+
+_EVALUATIONS_PER_STEP = 2
+"""Of the minimal-norm integrator (McLachlan) that BlackJAX uses."""
+_WORK_NODES, _WORK_WEIGHTS = np.polynomial.legendre.leggauss(3)
+"""Quadrature of the work along one step; its error is of order h^7, that of the energy itself of order h^3."""
+
+
+def valueless_logdensity_fn(score: AbstractScore) -> Callable[[Position], Array]:
+    """A function whose gradient is the score and whose value is zero: only for kernels that ignore values."""
+
+    @jax.custom_jvp
+    def value(position: Position) -> Array:
+        return jnp.zeros((), jnp.result_type(*jax.tree.leaves(position)))
+
+    @value.defjvp
+    def rule(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Array, Array]:
+        products = jax.tree.map(jnp.vdot, score(primals[0]), tangents[0])
+        return value(primals[0]), jax.tree.reduce(jnp.add, products)
+
+    return value
+
+
+def work(score: AbstractScore, start: Position, end: Position) -> Array:
+    """``integral_0^1 <s(x + u (y - x)), y - x> du``, by Gauss-Legendre quadrature with three nodes.
+
+    The difference of the log density between two near points, from the score alone.
+    """
+    offset = jax.tree.map(jnp.subtract, end, start)
+    dtype = jnp.result_type(*jax.tree.leaves(offset))
+
+    def integrand(u: Array) -> Array:
+        point = jax.tree.map(lambda x, d: x + u.astype(x.dtype) * d, start, offset)
+        return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, score(point), offset))
+
+    values = jax.vmap(integrand)(jnp.asarray((_WORK_NODES + 1) / 2, dtype))
+    return jnp.asarray(_WORK_WEIGHTS / 2, dtype) @ values
+
+
+class AbstractMicrocanonical(AbstractSampler):
+    """What the microcanonical samplers share.
+
+    Attributes:
+        step_size: the integrator's step; None until it is tuned.
+        inverse_mass_matrix: estimated variances of the coordinates; None until they are tuned.
+    """
+
+    step_size: AbstractVar[Array | float | None]
+    inverse_mass_matrix: AbstractVar[Array | None]
+
+    def with_parameters(self, **parameters: Any) -> "AbstractMicrocanonical":
+        """The sampler with other values of some array parameters."""
+        names = list(parameters)
+        return eqx.tree_at(
+            lambda s: [getattr(s, name) for name in names],
+            self,
+            [parameters[name] for name in names],
+            is_leaf=lambda leaf: leaf is None,
+        )
+
+    def untuned(self, positions: Position) -> "AbstractMicrocanonical":
+        """The sampler with the parameters that the user gave, one of each for every chain."""
+        leaves = jax.tree.leaves(positions)
+        num_chains, dimension = leaves[0].shape[0], sum(leaf[0].size for leaf in leaves)
+        mass = jnp.ones(dimension, leaves[0].dtype) if self.inverse_mass_matrix is None else self.inverse_mass_matrix
+        return for_each_chain(self.with_parameters(inverse_mass_matrix=mass), num_chains)
+
+
+def require_two_dimensions(sampler: AbstractSampler, position: Position) -> None:
+    """Raise a ValueError on the line, where a direction of constant speed cannot turn."""
+    dimension = sum(jnp.size(leaf) for leaf in jax.tree.leaves(position))
+    if dimension < 2:
+        raise ValueError(
+            f"`target` has {dimension} dimension, but {type(sampler).__name__} moves at constant speed and needs at "
+            "least 2. Use NUTS()."
+        )
+
+
+class MCLMC(AbstractMicrocanonical):
+    """Unadjusted microcanonical Langevin Monte Carlo.
+
+    Dynamics of constant speed whose direction the score turns and noise decoheres over a length L. Nothing is accepted
+    or rejected, so its invariant law is off by order h^2 in the step h; the tuner chooses h so that the variance of
+    the energy error stays at `desired_energy_var` per dimension. It takes a score without a density as well: the
+    tuner then integrates the score along each step (the work done) in place of the difference of energies.
+
+    Source: Robnik, De Luca, Silverstein and Seljak 2023, arXiv 2212.08549; Robnik and Seljak 2023, arXiv 2303.18221.
+
+    Attributes:
+        steps_per_draw: integrator steps from one draw to the next, in the warm-up too.
+        desired_energy_var: variance of the energy error per dimension; smaller is less biased and slower.
+        decoherence_length: L; None until it is tuned.
+        step_size: h; None until it is tuned.
+        inverse_mass_matrix: estimated variances of the coordinates; None until they are tuned.
+
+    Examples:
+        >>> MCLMC(steps_per_draw=5).needs_density
+        False
+    """
+
+    name: ClassVar[str] = "mclmc"
+    reference: ClassVar[str] = "Robnik et al. 2023"
+    asymptotically_exact: ClassVar[bool] = False
+    needs_density: ClassVar[bool] = False
+
+    steps_per_draw: int = eqx.field(static=True, default=10)
+    desired_energy_var: float = eqx.field(static=True, default=5e-4)
+    decoherence_length: Array | float | None = eqx.field(default=None, converter=as_parameter)
+    step_size: Array | float | None = eqx.field(default=None, converter=as_parameter)
+    inverse_mass_matrix: Array | None = eqx.field(default=None, converter=as_parameter)
+
+    def __check_init__(self) -> None:
+        """Check the settings."""
+        if self.steps_per_draw < 1:
+            raise ValueError(f"`steps_per_draw` must be at least 1, got {self.steps_per_draw}.")
+        for name in ("desired_energy_var", "decoherence_length", "step_size", "inverse_mass_matrix"):
+            check_positive(name, getattr(self, name))
+
+    def _logdensity(self, score: AbstractScore) -> Callable[[Position], Array]:
+        return logdensity_fn(score) if isinstance(score, AbstractDensityScore) else valueless_logdensity_fn(score)
+
+    def init(self, score: AbstractScore, position: Position, *, key: Array) -> Any:
+        """BlackJAX's state at a position: with a direction."""
+        require_two_dimensions(self, position)
+        return blackjax.mclmc.init(promoted(position), self._logdensity(score), key)
+
+    def step(self, score: AbstractScore, state: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
+        """`steps_per_draw` steps of BlackJAX's kernel, of two score evaluations each."""
+        kernel, logdensity = blackjax.mclmc.build_kernel(), self._logdensity(score)
+
+        def body(state: Any, key: Array) -> tuple[Any, tuple[Array, Array]]:
+            state, info = kernel(
+                key, state, logdensity, self.inverse_mass_matrix, self.decoherence_length, self.step_size
+            )
+            return state, (info.energy_change, info.nonans)
+
+        state, (energy, finite) = jax.lax.scan(body, state, jax.random.split(key, self.steps_per_draw))
+        stats = statistics_of(state, None, _EVALUATIONS_PER_STEP * self.steps_per_draw) | {"diverging": ~finite.all()}
+        if not isinstance(score, AbstractDensityScore):
+            del stats["lp"]
+            return state, stats
+        return state, stats | {"energy_error": energy.sum()}
+
+    def warmup(
+        self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
+    ) -> tuple[Any, AbstractMicrocanonical, dict[str, Array]]:
+        """BlackJAX's tuner of step, variances and decoherence length, ``num_warmup * steps_per_draw`` steps long."""
+        positions = promoted(positions)
+        num_chains = jax.tree.leaves(positions)[0].shape[0]
+        key_init, key_run = jax.random.split(key)
+        states = jax.vmap(lambda p, k: self.init(score, p, key=k))(positions, jax.random.split(key_init, num_chains))
+        if num_warmup == 0:
+            require_step_size(self, num_warmup)
+            if self.decoherence_length is None:
+                raise ValueError(
+                    "`num_warmup` is 0, but MCLMC has no `decoherence_length`. Give one, or let the warm-up tune it."
+                )
+            return states, self.untuned(positions), {"num_evaluations": jnp.ones((num_chains,), int)}
+        kernel = self._tuning_kernel(score)
+        num_steps = num_warmup * self.steps_per_draw
+
+        def one_chain(state: Any, key: Array) -> tuple[Any, MCLMCAdaptationState]:
+            state, parameters, _ = blackjax.mclmc_find_L_and_step_size(
+                kernel,
+                num_steps,
+                state,
+                key,
+                logdensity_fn=self._logdensity(score),
+                frac_tune1=0.3,
+                frac_tune2=0.3,
+                frac_tune3=0.3,
+                desired_energy_var=self.desired_energy_var,
+            )
+            return state, parameters
+
+        states, tuned = jax.vmap(one_chain)(states, jax.random.split(key_run, num_chains))
+        sampler = self.with_parameters(
+            decoherence_length=tuned.L, step_size=tuned.step_size, inverse_mass_matrix=tuned.inverse_mass_matrix
+        )
+        extra = 0 if isinstance(score, AbstractDensityScore) else len(_WORK_NODES)
+        evaluations = jnp.full((num_chains,), num_steps * (_EVALUATIONS_PER_STEP + extra) + 1)
+        facts = {"step_size": tuned.step_size, "decoherence_length": tuned.L}
+        return states, sampler, {"num_evaluations": evaluations, **facts}
+
+    def _tuning_kernel(self, score: AbstractScore) -> Callable[..., Any]:
+        """BlackJAX's kernel, with the energy error from the work along the step where there is no density."""
+        kernel = blackjax.mclmc.build_kernel()
+        if isinstance(score, AbstractDensityScore):
+            return kernel
+
+        def with_work(rng_key: Array, state: Any, **parameters: Any) -> tuple[Any, Any]:
+            after, info = kernel(rng_key, state, **parameters)
+            change = info.kinetic_change - work(score, state.position, after.position)
+            finite = jnp.isfinite(change)
+            return after, info._replace(
+                energy_change=jnp.where(finite, change, 0.0).astype(info.energy_change.dtype),
+                nonans=info.nonans & finite,
+            )
+
+        return with_work
+
+
+class AdjustedMCLMC(AbstractMicrocanonical):
+    """Metropolis-adjusted microcanonical Monte Carlo, with trajectories of random length.
+
+    It leaves the target invariant. A proposal is a trajectory of constant speed; its length is drawn uniformly with
+    mean `num_integration_steps`.
+
+    Source: Robnik, Cohn-Gordon and Seljak 2025, arXiv 2503.01707.
+
+    Attributes:
+        num_integration_steps: mean number of steps in a trajectory.
+        target_acceptance_rate: what the step size is tuned to.
+        step_size: the integrator's step; None until it is tuned.
+        inverse_mass_matrix: estimated variances of the coordinates; None until they are tuned.
+
+    Examples:
+        >>> AdjustedMCLMC().needs_density
+        True
+    """
+
+    name: ClassVar[str] = "adjusted-mclmc"
+    reference: ClassVar[str] = "Robnik et al. 2025"
+    asymptotically_exact: ClassVar[bool] = True
+    needs_density: ClassVar[bool] = True
+
+    num_integration_steps: float = eqx.field(static=True, default=10.0)
+    target_acceptance_rate: float = eqx.field(static=True, default=0.9)
+    step_size: Array | float | None = eqx.field(default=None, converter=as_parameter)
+    inverse_mass_matrix: Array | None = eqx.field(default=None, converter=as_parameter)
+
+    def __check_init__(self) -> None:
+        """Check the settings."""
+        check_rate("target_acceptance_rate", self.target_acceptance_rate)
+        check_positive("step_size", self.step_size)
+        check_positive("inverse_mass_matrix", self.inverse_mass_matrix)
+        if self.num_integration_steps < 1:
+            raise ValueError(f"`num_integration_steps` must be at least 1, got {self.num_integration_steps}.")
+
+    def _kernel(self) -> Callable[..., Any]:
+        return blackjax.adjusted_mclmc_dynamic.build_kernel(
+            integration_steps_fn=make_random_trajectory_length_fn(random_trajectory_length=True)
+        )
+
+    def init(self, score: AbstractScore, position: Position, *, key: Array) -> Any:
+        """BlackJAX's state at a position: with a key of its own for the lengths of trajectories."""
+        require_two_dimensions(self, position)
+        return blackjax.adjusted_mclmc_dynamic.init(
+            promoted(position), logdensity_fn(require_density(self, score)), key
+        )
+
+    def step(self, score: AbstractScore, state: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
+        """One transition of BlackJAX's kernel, of two score evaluations for each step of the trajectory."""
+        state, info = self._kernel()(
+            key,
+            state,
+            logdensity_fn(require_density(self, score)),
+            self.step_size,
+            inverse_mass_matrix=self.inverse_mass_matrix,
+            integration_steps_params=(self.num_integration_steps,),
+        )
+        return state, statistics_of(state, info, _EVALUATIONS_PER_STEP * info.num_integration_steps)
+
+    def warmup(
+        self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
+    ) -> tuple[Any, AbstractMicrocanonical, dict[str, Array]]:
+        """BlackJAX's tuner of step and variances, `num_warmup` transitions long."""
+        logdensity = logdensity_fn(require_density(self, score))
+        positions = promoted(positions)
+        num_chains = jax.tree.leaves(positions)[0].shape[0]
+        key_init, key_run = jax.random.split(key)
+        states = jax.vmap(lambda p, k: self.init(score, p, key=k))(positions, jax.random.split(key_init, num_chains))
+        if num_warmup == 0:
+            require_step_size(self, num_warmup)
+            return states, self.untuned(positions), {"num_evaluations": jnp.ones((num_chains,), int)}
+
+        def one_chain(state: Any, key: Array) -> tuple[Any, MCLMCAdaptationState, Array]:
+            return blackjax.adjusted_mclmc_find_L_and_step_size(
+                self._kernel(),
+                logdensity,
+                num_warmup,
+                state,
+                key,
+                target=self.target_acceptance_rate,
+                frac_tune1=0.35,
+                frac_tune2=0.3,
+                target_num_integration_steps=self.num_integration_steps,
+            )
+
+        states, tuned, steps = jax.vmap(one_chain)(states, jax.random.split(key_run, num_chains))
+        sampler = self.with_parameters(step_size=tuned.step_size, inverse_mass_matrix=tuned.inverse_mass_matrix)
+        evaluations = _EVALUATIONS_PER_STEP * steps + 1
+        return states, sampler, {"num_evaluations": evaluations, "step_size": tuned.step_size}

@@ -1,0 +1,88 @@
+"""Dual averaging of the step size of a Metropolised sampler, chain by chain."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from blackjax.optimizers.dual_averaging import dual_averaging
+from jaxtyping import Array
+
+from scoresample.samplers._base import AbstractSampler, for_each_chain
+from scoresample.samplers._density import promoted
+from scoresample.scores import AbstractScore, Position
+
+
+def tune_step_size(
+    sampler: Any, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
+) -> tuple[Any, Any, dict[str, Array]]:
+    """A warm-up whose steps tune `sampler.step_size` to `sampler.target_acceptance_rate` by dual averaging.
+
+    Nesterov's dual averaging as in Hoffman and Gelman 2014 (arXiv 1111.4246), section 3.2, by BlackJAX. Where no step
+    size is given it starts from d^(-1/3), d the dimension.
+
+    Returns:
+        States, the sampler with a step size for each chain, and facts.
+    """
+    positions = promoted(positions)
+    leaves = jax.tree.leaves(positions)
+    num_chains, dimension = leaves[0].shape[0], sum(leaf[0].size for leaf in leaves)
+    start = jnp.asarray(dimension ** (-1 / 3) if sampler.step_size is None else sampler.step_size, leaves[0].dtype)
+    begin, update, final = dual_averaging()
+
+    def with_step_size(step_size: Array) -> AbstractSampler:
+        return eqx.tree_at(lambda s: s.step_size, sampler, step_size, is_leaf=lambda leaf: leaf is None)
+
+    def one_chain(position: Position, key: Array) -> tuple[Any, Array]:
+        key_init, key_steps = jax.random.split(key)
+
+        def body(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
+            state, averages = carry
+            state, stats = with_step_size(jnp.exp(averages.log_x)).step(score, state, key=key)
+            accepted = jnp.nan_to_num(stats["acceptance_rate"])
+            return (state, update(averages, sampler.target_acceptance_rate - accepted)), None
+
+        state = sampler.init(score, position, key=key_init)
+        averages = jax.tree.map(lambda x: jnp.asarray(x, start.dtype), begin(start))
+        (state, averages), _ = jax.lax.scan(body, (state, averages), jax.random.split(key_steps, num_warmup))
+        return state, final(averages)
+
+    states, step_sizes = jax.vmap(one_chain)(positions, jax.random.split(key, num_chains))
+    if num_warmup == 0:
+        step_sizes = jnp.broadcast_to(start, (num_chains,))
+    tuned = for_each_chain(
+        eqx.tree_at(lambda s: s.step_size, sampler, None, is_leaf=lambda leaf: leaf is None), num_chains
+    )
+    tuned = eqx.tree_at(lambda s: s.step_size, tuned, step_sizes, is_leaf=lambda leaf: leaf is None)
+    evaluations = jnp.full((num_chains,), num_warmup + 1)
+    return states, tuned, {"num_evaluations": evaluations, "step_size": step_sizes}
+
+
+def as_parameter(value: Any) -> Any:
+    """A setting as an array, so that another value does not compile again; None stays None."""
+    return None if value is None else jnp.asarray(value, dtype=float)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise a ValueError unless a setting is positive; None and traced values pass."""
+    if value is None or isinstance(value, jax.core.Tracer):
+        return
+    if not np.all(np.asarray(value) > 0):
+        raise ValueError(f"`{name}` must be positive, got {value}.")
+
+
+def check_rate(name: str, value: float) -> None:
+    """Raise a ValueError unless a rate lies between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
+
+
+def require_step_size(sampler: Any, num_warmup: int) -> None:
+    """Raise a ValueError where a sampler would have to run untuned."""
+    if num_warmup == 0 and sampler.step_size is None:
+        raise ValueError(
+            f"`num_warmup` is 0, but {type(sampler).__name__} has no `step_size`. Give one, or let the warm-up tune "
+            "it: num_warmup=1000."
+        )
