@@ -1,11 +1,15 @@
 """Sampling with scores: learned, written by hand, or taken from a NumPyro model."""
 
 from scoresample._version import __version__ as __version__
+from scoresample.checks import asymmetry as asymmetry
+from scoresample.checks import loop_integral as loop_integral
 from scoresample.diagnostics import DiscretisationError as DiscretisationError
 from scoresample.diagnostics import discretisation_error as discretisation_error
 from scoresample.inference import Draws as Draws
+from scoresample.inference import PathfinderFit as PathfinderFit
 from scoresample.inference import SamplingError as SamplingError
 from scoresample.inference import exact_draws as exact_draws
+from scoresample.inference import pathfinder as pathfinder
 from scoresample.inference import sample as sample
 from scoresample.paths import EDM as EDM
 from scoresample.paths import OU as OU
@@ -44,6 +48,7 @@ from scoresample.samplers import KarrasHeun as KarrasHeun
 from scoresample.samplers import PredictorCorrector as PredictorCorrector
 from scoresample.samplers import ProbabilityFlowODE as ProbabilityFlowODE
 from scoresample.samplers import ReverseSDE as ReverseSDE
+from scoresample.samplers import TemperedSMC as TemperedSMC
 from scoresample.scores import AbstractDensityScore as AbstractDensityScore
 from scoresample.scores import AbstractScore as AbstractScore
 from scoresample.scores import DensityScore as DensityScore
@@ -52,6 +57,7 @@ from scoresample.scores import GaussianMixture as GaussianMixture
 from scoresample.scores import LineIntegralDensity as LineIntegralDensity
 from scoresample.scores import Score as Score
 from scoresample.scores import from_numpyro as from_numpyro
+from scoresample.scores import logdensity_fn as logdensity_fn
 from scoresample.training import fit_score as fit_score
 from scoresample.workflows import compare_samplers as compare_samplers
 from scoresample.workflows import fit_score_to_density as fit_score_to_density

@@ -19,7 +19,7 @@ from scoresample.paths import (
     score_particles,
 )
 from scoresample.samplers import AbstractParticleSampler, AbstractSampler
-from scoresample.scores import AbstractDensityScore, AbstractScore, Position, structure_of
+from scoresample.scores import AbstractDensityScore, AbstractScore, Position, random_like, structure_of
 
 _NUM_POINTS = 8
 _LEVELS = (0.3, 1.0, 3.0)
@@ -55,7 +55,7 @@ def check_score(score: AbstractScore, *, key: Array, positions: Position | None 
     if positions is None:
         if score.structure is None:
             raise ValueError("`positions`: this score has no structure, so give points to check it at.")
-        positions = _normal_like(score.structure, key, _NUM_POINTS)
+        positions = random_like(key, score.structure, _NUM_POINTS)
     one = jax.tree.map(lambda x: x[0], positions)
     value = score(one)
     _same_structure(value, one, "the score", "its position")
@@ -110,7 +110,7 @@ def check_path(path: AbstractScorePath, data: Position | None = None, *, key: Ar
     particles = path.sample_reference(key_reference, _NUM_POINTS)
     _same_structure(jax.tree.map(lambda x: x[0], particles), path.structure, "one reference particle", "the structure")
     _assert_finite(particles, "the reference", "in some particles")
-    positions = jax.vmap(path.frame.to_position)(_normal_like(path.structure, key_points, _NUM_POINTS))
+    positions = jax.vmap(path.frame.to_position)(random_like(key_points, path.structure, _NUM_POINTS))
     for t in (0.1, 0.5, 1.0):
         if path.condition_axes() is None:
             check_score(path.at(t), key=key_points, positions=positions)
@@ -149,7 +149,7 @@ def noise_slope(path: AbstractPerturbedScore, data: Position, noise_level: float
     t = t.astype(jnp.result_type(*jax.tree.leaves(clean)))
     alpha, sigma = path.process.alpha(t), path.process.sigma(t)
     num = jax.tree.leaves(clean)[0].shape[0]
-    noise = _normal_like(path.structure, key, num)
+    noise = random_like(key, path.structure, num)
     noised = jax.tree.map(lambda z, e: alpha * z + sigma * e, clean, noise)
     score = eqx.filter_jit(score_particles)(path, noised, t)
 
@@ -234,13 +234,6 @@ def check_sampler(
     pairs = zip(jax.tree.leaves(draws.position), jax.tree.leaves(other.position), strict=True)
     assert not all(np.array_equal(a, b) for a, b in pairs), "another key gave the same draws"
     assert draws.nfe > 0, f"the sampler reports {draws.nfe} score evaluations per draw"
-
-
-def _normal_like(structure: Any, key: Array, num: int) -> Position:
-    leaves, tree = jax.tree.flatten(structure)
-    keys = jax.random.split(key, len(leaves))
-    noise = [jax.random.normal(k, (num, *leaf.shape), leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, noise)
 
 
 def _same_structure(value: Any, like: Any, what: str, of: str) -> None:

@@ -3,6 +3,9 @@
 from scoresample.checks._check import Check as Check
 from scoresample.checks._check import Severity as Severity
 from scoresample.checks._check import graded_check as graded_check
+from scoresample.checks._conservative import asymmetry as asymmetry
+from scoresample.checks._conservative import conservative_checks as conservative_checks
+from scoresample.checks._conservative import loop_integral as loop_integral
 from scoresample.checks._inputs import check_finite as check_finite
 from scoresample.checks._inputs import check_same_structure as check_same_structure
 from scoresample.checks._start import measure_start as measure_start

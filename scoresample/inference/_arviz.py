@@ -8,11 +8,15 @@ from scoresample.inference._draws import Draws
 
 _RESAMPLING_SEED = 0
 
+_FACTS = ("num_warmup", "num_evaluations", "compile_seconds")
+"""What goes with the draws of `Draws.info`: all that `Draws.from_arviz` can give back."""
+
 
 def to_datatree(draws: Draws) -> xr.DataTree:
     """An ArviZ DataTree of draws; see `Draws.to_arviz`."""
     posterior, stats = draws.sites(), dict(draws.stats)
     attributes = {**draws.attributes, "kind": draws.kind, "nfe": draws.nfe, "seconds": draws.seconds}
+    attributes |= {name: draws.info[name] for name in _FACTS if name in draws.info}
     if draws.log_weights is not None:
         index = _systematic(np.asarray(draws.log_weights).reshape(-1))
         shape = (draws.num_chains, draws.num_draws)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, Sharding
 from jaxtyping import Array
 
 from scoresample._version import __version__
-from scoresample.checks import measure_start, start_check
+from scoresample.checks import conservative_checks, measure_start, start_check
 from scoresample.inference._chains import run_chains
 from scoresample.inference._doors import check_count, check_key, check_target, score_for_chains, starts
 from scoresample.inference._draws import Draws, SamplingError
@@ -26,7 +26,7 @@ from scoresample.inference._progress import compile_seconds, wants_progress
 from scoresample.inference._sharding import mesh_of
 from scoresample.paths import AbstractPerturbedScore, AbstractScorePath
 from scoresample.samplers import AbstractParticleSampler, AbstractSampler, default_sampler, require_density
-from scoresample.scores import AbstractScore, Position
+from scoresample.scores import AbstractScore, LineIntegralDensity, Position
 
 _PACKAGES = ("jax", "numpyro", "blackjax", "arviz", "equinox", "diffrax")
 
@@ -159,6 +159,10 @@ def _sample_chains(
         show=show,
     )
     evaluations = facts.pop("num_evaluations")
+    checks = []
+    if sampler.needs_density and isinstance(score, LineIntegralDensity):
+        every = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), positions)
+        checks = conservative_checks(score, every, key=key_start)
     return Draws(
         position=positions,
         kind="chains",
@@ -167,7 +171,7 @@ def _sample_chains(
         info={
             "num_warmup": num_warmup,
             "num_evaluations": int(evaluations.sum() + stats["n_steps"].sum()),
-            "checks": [],
+            "checks": checks,
             **{f"warmup_{name}": value for name, value in facts.items()},
         },
         nfe=float(stats["n_steps"].mean()),

@@ -7,6 +7,7 @@ import numpy as np
 
 from scoresample.checks import Check, graded_check
 from scoresample.diagnostics import Distance, MomentErrors
+from scoresample.inference import UNKNOWN
 from scoresample.report._format import counted, human
 from scoresample.report._statistics import Deviation, RunStatistics
 
@@ -53,14 +54,18 @@ def unverified_check(run: RunStatistics, why: str) -> list[Check]:
         run: statistics of the run.
         why: why there is nothing to compare them with, as a clause.
     """
+    exact = run.draws.attributes.get("asymptotically_exact", True)
+    remedy = "Compare with a run you trust (reference=...), such as long chains with a Metropolis step."
     if run.draws.kind != "chains":
         reason = "they have no chains that could disagree"
-    elif not run.draws.attributes.get("asymptotically_exact", True):
+    elif exact == UNKNOWN:
+        reason = "it is not known whether their sampler is asymptotically exact (chains of one that is not can agree)"
+        remedy = f"If it is, say `asymptotically_exact=True` where they are brought in. {remedy}"
+    elif not exact:
         reason = "chains of a sampler that is not asymptotically exact can agree on a wrong answer"
     else:
         return []
     cause = f"Nothing vouches for these draws: {why}, and {reason}."
-    remedy = "Compare with a run you trust (reference=...), such as long chains with a Metropolis step."
     return [Check("compared with a trusted reference", 0.0, 1.0, False, cause, remedy, "warn")]
 
 

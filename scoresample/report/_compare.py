@@ -35,7 +35,9 @@ def compare(
     divergences, and whatever was noticed while sampling. With a reference, every other run is held against it as
     well: means, standard deviations, sliced Wasserstein-2 and energy distances beside their nulls. Differences count
     only if they are both beyond Monte-Carlo error and large enough to matter. Distances are between positions in the
-    space that the samplers moved in; means and standard deviations are also those of deterministic sites.
+    space that the samplers moved in; means and standard deviations are also those of deterministic sites. Runs that
+    were drawn elsewhere (`Draws.from_arviz`, `Draws.from_numpyro_mcmc`) are known in the model's own coordinates only:
+    with one of them, all are compared in the named sites that they share, and a note says so.
 
     A reference that fails its own checks is no judge: disagreement with it then only warns. Draws without chains, and
     chains of samplers that are not asymptotically exact, carry no evidence about their own bias, so without a trusted
@@ -46,7 +48,7 @@ def compare(
         reference: the run to trust: a name from `results`, or draws of their own.
         modes: one position in each mode, where they are known: an array of shape (modes, dimension) in the order of
             `jax.flatten_util.ravel_pytree`, or a tree like the positions with a leading axis. In the samplers'
-            (unconstrained) space.
+            (unconstrained) space; with runs that were drawn elsewhere, a dictionary of the named sites.
         mode_weights: the true weights of the modes, shape (modes,), summing to one. Every run is held against them,
             the reference too. Without them the others are held against the reference's.
         title: heading of the report.
@@ -69,7 +71,7 @@ def compare(
         >>> compare({"NUTS": nuts}).verdicts["NUTS"].level
         'use'
     """
-    results, reference_name = validated_runs(results, reference)
+    results, reference_name, changes = validated_runs(results, reference)
     centres = None if modes is None else mode_positions(modes, next(iter(results.values())))
     runs = {name: run_statistics(name, draws, modes=centres, seed=seed) for name, draws in results.items()}
     expected = expected_mode_weights(centres, mode_weights, runs, reference_name)
@@ -102,7 +104,7 @@ def compare(
         reference=reference_name,
         verdicts=verdicts,
         table=build_table({name: table_row(run, deviations.get(name)) for name, run in runs.items()}),
-        notes=(*notes, *_notes(runs, deviations, reference_name, trusted, centres, expected)),
+        notes=(*notes, *changes, *_notes(runs, deviations, reference_name, trusted, centres, expected)),
         runs=runs,
         deviations=deviations,
         modes=centres,

@@ -8,12 +8,13 @@ import numpy as np
 
 from scoresample.diagnostics import ModeWeights, coordinates
 from scoresample.inference import Draws
+from scoresample.report._coordinates import in_common_coordinates
 from scoresample.report._format import listed
 from scoresample.report._statistics import RunStatistics
 
 
-def validated_runs(results: Any, reference: Any) -> tuple[dict[str, Draws], str | None]:
-    """The runs by name, a reference of its own among them, and the reference's name."""
+def validated_runs(results: Any, reference: Any) -> tuple[dict[str, Draws], str | None, list[str]]:
+    """The runs by name in one set of coordinates, the reference among them; its name; and what was done to them."""
     if not isinstance(results, Mapping):
         raise TypeError(f"`results` must map names to Draws, but a {type(results).__name__} came: {{'NUTS': draws}}.")
     if not results:
@@ -21,7 +22,10 @@ def validated_runs(results: Any, reference: Any) -> tuple[dict[str, Draws], str 
     for name, draws in results.items():
         if not isinstance(name, str) or not isinstance(draws, Draws):
             came = f"{type(name).__name__} -> {type(draws).__name__}"
-            raise TypeError(f"`results` must map names to Draws, but {came} came. Pass what `sample` returned.")
+            raise TypeError(
+                f"`results` must map names to Draws, but {came} came. Pass what `sample` returned; chains of other "
+                "programs become Draws by Draws.from_arviz, Draws.from_numpyro_mcmc or Draws.from_blackjax."
+            )
     runs, name = dict(results), None
     if isinstance(reference, Draws):
         name = next((known for known, draws in runs.items() if draws is reference), None)
@@ -34,6 +38,7 @@ def validated_runs(results: Any, reference: Any) -> tuple[dict[str, Draws], str 
         name = reference
     elif reference is not None:
         raise TypeError(f"`reference` must be a name from `results` or Draws, but a {type(reference).__name__} came.")
+    runs, notes = in_common_coordinates(runs)
     first = next(iter(runs))
     for other, draws in runs.items():
         if _layout(draws) != _layout(runs[first]):
@@ -41,7 +46,7 @@ def validated_runs(results: Any, reference: Any) -> tuple[dict[str, Draws], str 
                 f"`results`: {other!r} has positions {_layout(draws)}, but {first!r} has {_layout(runs[first])}. "
                 "Compare draws of one target, in the same coordinates."
             )
-    return runs, name
+    return runs, name, notes
 
 
 def _layout(draws: Draws) -> str:

@@ -32,3 +32,4 @@ from scoresample.samplers._reverse_sde import ReverseSDE as ReverseSDE
 from scoresample.samplers._reverse_solver import AbstractReverseSolver as AbstractReverseSolver
 from scoresample.samplers._stochastic_gradient import SGHMC as SGHMC
 from scoresample.samplers._stochastic_gradient import SGLD as SGLD
+from scoresample.samplers._tempered_smc import TemperedSMC as TemperedSMC

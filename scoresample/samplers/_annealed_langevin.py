@@ -17,10 +17,10 @@ from scoresample.paths import (
     noise_levels,
     score_particles,
 )
-from scoresample.samplers._base import AbstractPathSampler, Plan, add_scaled, random_like, scaled
+from scoresample.samplers._base import AbstractPathSampler, Plan, add_scaled, scaled
 from scoresample.samplers._doors import check_at_least, check_path, check_positive
 from scoresample.samplers._finish import finish
-from scoresample.scores import Position
+from scoresample.scores import Position, random_like
 
 _TEMPERED_POWER = 3.0
 """Inverse temperatures of a tempered path are ``(k/n)^3``: densest where the reference changes fastest."""

@@ -208,14 +208,6 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
         return jax.lax.scan(body, state, (keys, steps))
 
 
-def random_like(key: Array, tree: Position) -> Position:
-    """Independent standard normal numbers shaped like a tree."""
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves)) if len(leaves) > 1 else [key]
-    noise = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, noise)
-
-
 def add_scaled(x: Position, *terms: tuple[Array | float, Position]) -> Position:
     """``x + sum_i c_i y_i`` leaf by leaf, in the dtype of x."""
     for scale, y in terms:

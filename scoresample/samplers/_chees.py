@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from scoresample.samplers._base import AbstractSampler, for_each_chain
 from scoresample.samplers._density import promoted, require_density, statistics_of
-from scoresample.samplers._step_size import as_parameter, check_positive, check_rate, require_step_size
+from scoresample.samplers._doors import as_parameter, check_positive, check_share, require_tuned
 from scoresample.scores import AbstractScore, Position, logdensity_fn
 
 _HALTON_BITS = 20
@@ -65,9 +65,13 @@ class DynamicHMC(AbstractSampler):
 
     def __check_init__(self) -> None:
         """Check the settings."""
-        check_rate("target_acceptance_rate", self.target_acceptance_rate)
-        for name in ("step_size", "num_integration_steps", "inverse_mass_matrix", "max_num_steps"):
-            check_positive(name, getattr(self, name))
+        check_share(target_acceptance_rate=self.target_acceptance_rate)
+        check_positive(
+            max_num_steps=self.max_num_steps,
+            step_size=self.step_size,
+            num_integration_steps=self.num_integration_steps,
+            inverse_mass_matrix=self.inverse_mass_matrix,
+        )
 
     def init(self, score: AbstractScore, position: Position, *, key: Array) -> Any:
         """BlackJAX's state at a position, with a counter in it."""
@@ -134,12 +138,7 @@ class DynamicHMC(AbstractSampler):
     def _untuned(
         self, score: AbstractScore, positions: Position, num_chains: int, dimension: int
     ) -> tuple[Any, "DynamicHMC", dict[str, Array]]:
-        require_step_size(self, 0)
-        if self.num_integration_steps is None:
-            raise ValueError(
-                "`num_warmup` is 0, but DynamicHMC has no `num_integration_steps`. Give one, or let the warm-up tune "
-                "it: num_warmup=1000."
-            )
+        require_tuned(self, "step_size", "num_integration_steps")
         states = jax.vmap(lambda position: self.init(score, position, key=jax.random.key(0)))(positions)
         mass = jnp.ones(dimension) if self.inverse_mass_matrix is None else self.inverse_mass_matrix
         sampler = for_each_chain(self._with(inverse_mass_matrix=mass), num_chains)

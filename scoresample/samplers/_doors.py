@@ -1,6 +1,11 @@
-"""Checks at the door that path samplers share."""
+"""Checks at the door that samplers share."""
 
 from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
 
 from scoresample.paths import AbstractPerturbedScore, AbstractScorePath
 from scoresample.scores import AbstractScore
@@ -13,11 +18,38 @@ def check_at_least(least: int, **settings: int) -> None:
             raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
 
 
-def check_positive(**settings: float) -> None:
-    """Raise a ValueError unless the settings are positive and finite."""
+def check_positive(**settings: Any) -> None:
+    """Raise a ValueError unless the settings, numbers or arrays, are positive and finite.
+
+    None (not given) and traced values pass.
+    """
     for name, value in settings.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"`{name}` must be positive and finite, got {value!r}.")
+        if value is None or isinstance(value, jax.core.Tracer):
+            continue
+        if not np.all((np.asarray(value) > 0) & np.isfinite(value)):
+            raise ValueError(f"`{name}` must be positive and finite, got {value}.")
+
+
+def check_share(**settings: float) -> None:
+    """Raise a ValueError unless the settings lie between 0 and 1."""
+    for name, value in settings.items():
+        if not 0 < value < 1:
+            raise ValueError(f"`{name}` must lie between 0 and 1, got {value!r}.")
+
+
+def require_tuned(sampler: Any, *names: str) -> None:
+    """Raise a ValueError where a sampler would have to run without a warm-up and without these parameters."""
+    for name in names:
+        if getattr(sampler, name) is None:
+            raise ValueError(
+                f"`num_warmup` is 0, but {type(sampler).__name__} has no `{name}`. Give one, or let the warm-up tune "
+                "it: num_warmup=1000."
+            )
+
+
+def as_parameter(value: Any) -> Any:
+    """A setting as an array, so that another value does not compile again; None stays None."""
+    return None if value is None else jnp.asarray(value, dtype=float)
 
 
 def check_one_of(options: tuple[Any, ...], **settings: Any) -> None:

@@ -10,10 +10,10 @@ from jaxtyping import Array
 
 from scoresample.checks import start_mismatch
 from scoresample.paths import AbstractPerturbedScore, Levels, denoise_particles
-from scoresample.samplers._base import Plan, add_scaled, random_like, scaled
+from scoresample.samplers._base import Plan, add_scaled, scaled
 from scoresample.samplers._doors import check_one_of
 from scoresample.samplers._reverse_solver import AbstractReverseSolver, over_alpha, rows
-from scoresample.scores import Position
+from scoresample.scores import Position, random_like
 
 _QUADRATURE_NODES = 24
 

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from scoresample.samplers._base import AbstractSampler
 from scoresample.samplers._density import promoted, require_density, statistics_of
+from scoresample.samplers._doors import check_positive, check_share, require_tuned
 from scoresample.scores import AbstractScore, Position, logdensity_fn
 
 
@@ -97,11 +98,7 @@ class AbstractHamiltonian(AbstractSampler):
 
     def _untuned(self, positions: Position) -> tuple[Array, Array]:
         """The step size and the mass matrix that the user gave, one for each chain."""
-        if self.step_size is None:
-            raise ValueError(
-                f"`num_warmup` is 0, but {type(self).__name__} has no `step_size`. Give one, or let the warm-up tune "
-                "it: num_warmup=1000."
-            )
+        require_tuned(self, "step_size")
         first = jax.tree.leaves(positions)[0]
         dimension = sum(leaf[0].size for leaf in jax.tree.leaves(positions))
         mass = jnp.ones(dimension, first.dtype) if self.inverse_mass_matrix is None else self.inverse_mass_matrix
@@ -146,7 +143,8 @@ class NUTS(AbstractHamiltonian):
 
     def __check_init__(self) -> None:
         """Check the settings."""
-        _check_settings(self)
+        check_share(target_acceptance_rate=self.target_acceptance_rate)
+        check_positive(step_size=self.step_size)
         if self.max_num_doublings < 1:
             raise ValueError(f"`max_num_doublings` must be at least 1, got {self.max_num_doublings}.")
 
@@ -196,7 +194,8 @@ class HMC(AbstractHamiltonian):
 
     def __check_init__(self) -> None:
         """Check the settings."""
-        _check_settings(self)
+        check_share(target_acceptance_rate=self.target_acceptance_rate)
+        check_positive(step_size=self.step_size)
         if self.num_integration_steps < 1:
             raise ValueError(f"`num_integration_steps` must be at least 1, got {self.num_integration_steps}.")
 
@@ -211,11 +210,3 @@ class HMC(AbstractHamiltonian):
     def extra_stats(self, info: Any) -> dict[str, Array]:
         """Nothing more."""
         return {}
-
-
-def _check_settings(sampler: AbstractHamiltonian) -> None:
-    if not 0 < sampler.target_acceptance_rate < 1:
-        raise ValueError(f"`target_acceptance_rate` must lie between 0 and 1, got {sampler.target_acceptance_rate}.")
-    step_size = sampler.step_size
-    if isinstance(step_size, float | int) and not step_size > 0:
-        raise ValueError(f"`step_size` must be positive, got {step_size}.")

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array
 
 from scoresample.paths import AbstractPerturbedScore, Levels, denoise_particles, levels_at
-from scoresample.samplers._base import Plan, add_scaled, random_like, scaled
+from scoresample.samplers._base import Plan, add_scaled, scaled
 from scoresample.samplers._finish import finish
 from scoresample.samplers._reverse_solver import AbstractReverseSolver, over_alpha, rows
-from scoresample.scores import Position
+from scoresample.scores import Position, random_like
 
 _MOST_CHURN = np.sqrt(2) - 1
 """Karras et al. 2022, algorithm 2: no step more than doubles the variance of the noise."""

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.samplers._base import AbstractSampler, add_scaled, burn_in, for_each_chain, random_like
-from scoresample.scores import AbstractScore, Position
+from scoresample.samplers._base import AbstractSampler, add_scaled, burn_in, for_each_chain
+from scoresample.scores import AbstractScore, Position, random_like
 
 
 class ULAState(NamedTuple):

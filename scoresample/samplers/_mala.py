@@ -8,7 +8,8 @@ from jaxtyping import Array
 
 from scoresample.samplers._base import AbstractSampler
 from scoresample.samplers._density import promoted, require_density, statistics_of
-from scoresample.samplers._step_size import as_parameter, check_positive, check_rate, require_step_size, tune_step_size
+from scoresample.samplers._doors import as_parameter, check_positive, check_share, require_tuned
+from scoresample.samplers._step_size import tune_step_size
 from scoresample.scores import AbstractScore, Position, logdensity_fn
 
 
@@ -40,8 +41,8 @@ class MALA(AbstractSampler):
 
     def __check_init__(self) -> None:
         """Check the settings."""
-        check_rate("target_acceptance_rate", self.target_acceptance_rate)
-        check_positive("step_size", self.step_size)
+        check_share(target_acceptance_rate=self.target_acceptance_rate)
+        check_positive(step_size=self.step_size)
 
     def init(self, score: AbstractScore, position: Position, *, key: Array) -> Any:
         """BlackJAX's MALA state at a position."""
@@ -58,5 +59,6 @@ class MALA(AbstractSampler):
         self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
     ) -> tuple[Any, "MALA", dict[str, Array]]:
         """`num_warmup` steps of every chain, in which its step size is tuned."""
-        require_step_size(self, num_warmup)
+        if num_warmup == 0:
+            require_tuned(self, "step_size")
         return tune_step_size(self, score, positions, num_warmup, key=key)

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from scoresample.samplers._base import AbstractSampler, for_each_chain
 from scoresample.samplers._density import promoted, require_density, statistics_of
-from scoresample.samplers._step_size import as_parameter, check_positive, check_rate, require_step_size
+from scoresample.samplers._doors import as_parameter, check_positive, check_share, require_tuned
 from scoresample.scores import AbstractDensityScore, AbstractScore, Position, logdensity_fn
 
 _EVALUATIONS_PER_STEP = 2
@@ -131,8 +131,12 @@ class MCLMC(AbstractMicrocanonical):
         """Check the settings."""
         if self.steps_per_draw < 1:
             raise ValueError(f"`steps_per_draw` must be at least 1, got {self.steps_per_draw}.")
-        for name in ("desired_energy_var", "decoherence_length", "step_size", "inverse_mass_matrix"):
-            check_positive(name, getattr(self, name))
+        check_positive(
+            desired_energy_var=self.desired_energy_var,
+            decoherence_length=self.decoherence_length,
+            step_size=self.step_size,
+            inverse_mass_matrix=self.inverse_mass_matrix,
+        )
 
     def _logdensity(self, score: AbstractScore) -> Callable[[Position], Array]:
         return logdensity_fn(score) if isinstance(score, AbstractDensityScore) else valueless_logdensity_fn(score)
@@ -168,11 +172,7 @@ class MCLMC(AbstractMicrocanonical):
         key_init, key_run = jax.random.split(key)
         states = jax.vmap(lambda p, k: self.init(score, p, key=k))(positions, jax.random.split(key_init, num_chains))
         if num_warmup == 0:
-            require_step_size(self, num_warmup)
-            if self.decoherence_length is None:
-                raise ValueError(
-                    "`num_warmup` is 0, but MCLMC has no `decoherence_length`. Give one, or let the warm-up tune it."
-                )
+            require_tuned(self, "step_size", "decoherence_length")
             return states, self.untuned(positions), {"num_evaluations": jnp.ones((num_chains,), int)}
         kernel = self._tuning_kernel(score)
         num_steps = num_warmup * self.steps_per_draw
@@ -249,9 +249,9 @@ class AdjustedMCLMC(AbstractMicrocanonical):
 
     def __check_init__(self) -> None:
         """Check the settings."""
-        check_rate("target_acceptance_rate", self.target_acceptance_rate)
-        check_positive("step_size", self.step_size)
-        check_positive("inverse_mass_matrix", self.inverse_mass_matrix)
+        check_share(target_acceptance_rate=self.target_acceptance_rate)
+        check_positive(step_size=self.step_size)
+        check_positive(inverse_mass_matrix=self.inverse_mass_matrix)
         if self.num_integration_steps < 1:
             raise ValueError(f"`num_integration_steps` must be at least 1, got {self.num_integration_steps}.")
 
@@ -289,7 +289,7 @@ class AdjustedMCLMC(AbstractMicrocanonical):
         key_init, key_run = jax.random.split(key)
         states = jax.vmap(lambda p, k: self.init(score, p, key=k))(positions, jax.random.split(key_init, num_chains))
         if num_warmup == 0:
-            require_step_size(self, num_warmup)
+            require_tuned(self, "step_size")
             return states, self.untuned(positions), {"num_evaluations": jnp.ones((num_chains,), int)}
 
         def one_chain(state: Any, key: Array) -> tuple[Any, MCLMCAdaptationState, Array]:

@@ -4,9 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
-import numpy as np
 from blackjax.optimizers.dual_averaging import dual_averaging
 from jaxtyping import Array
 
@@ -58,31 +56,3 @@ def tune_step_size(
     tuned = eqx.tree_at(lambda s: s.step_size, tuned, step_sizes, is_leaf=lambda leaf: leaf is None)
     evaluations = jnp.full((num_chains,), num_warmup + 1)
     return states, tuned, {"num_evaluations": evaluations, "step_size": step_sizes}
-
-
-def as_parameter(value: Any) -> Any:
-    """A setting as an array, so that another value does not compile again; None stays None."""
-    return None if value is None else jnp.asarray(value, dtype=float)
-
-
-def check_positive(name: str, value: Any) -> None:
-    """Raise a ValueError unless a setting is positive; None and traced values pass."""
-    if value is None or isinstance(value, jax.core.Tracer):
-        return
-    if not np.all(np.asarray(value) > 0):
-        raise ValueError(f"`{name}` must be positive, got {value}.")
-
-
-def check_rate(name: str, value: float) -> None:
-    """Raise a ValueError unless a rate lies between 0 and 1."""
-    if not 0 < value < 1:
-        raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
-
-
-def require_step_size(sampler: Any, num_warmup: int) -> None:
-    """Raise a ValueError where a sampler would have to run untuned."""
-    if num_warmup == 0 and sampler.step_size is None:
-        raise ValueError(
-            f"`num_warmup` is 0, but {type(sampler).__name__} has no `step_size`. Give one, or let the warm-up tune "
-            "it: num_warmup=1000."
-        )

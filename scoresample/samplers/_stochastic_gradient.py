@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from scoresample.samplers._base import AbstractSampler, burn_in, for_each_chain
 from scoresample.samplers._density import promoted
-from scoresample.samplers._step_size import as_parameter, check_positive
+from scoresample.samplers._doors import as_parameter, check_positive
 from scoresample.scores import AbstractScore, Position
 
 
@@ -55,8 +55,8 @@ class SGLD(AbstractSampler):
 
     def __check_init__(self) -> None:
         """Check the settings."""
-        check_positive("step_size", self.step_size)
-        check_positive("temperature", self.temperature)
+        check_positive(step_size=self.step_size)
+        check_positive(temperature=self.temperature)
 
     def init(self, score: AbstractScore, position: Position, *, key: Array) -> StochasticGradientState:
         """The state at a position."""
@@ -112,7 +112,7 @@ class SGHMC(AbstractSampler):
 
     def __check_init__(self) -> None:
         """Check the settings."""
-        check_positive("step_size", self.step_size)
+        check_positive(step_size=self.step_size)
         if self.num_integration_steps < 1:
             raise ValueError(f"`num_integration_steps` must be at least 1, got {self.num_integration_steps}.")
         if self.friction < 0 or self.gradient_noise < 0:

@@ -13,12 +13,13 @@ from scoresample.scores._base import Position as Position
 from scoresample.scores._base import Structure as Structure
 from scoresample.scores._base import check_structure as check_structure
 from scoresample.scores._base import named_sites as named_sites
+from scoresample.scores._base import random_like as random_like
 from scoresample.scores._base import structure_of as structure_of
 from scoresample.scores._exact import AbstractExactDensity as AbstractExactDensity
 from scoresample.scores._exact import Gaussian as Gaussian
 from scoresample.scores._exact import GaussianMixture as GaussianMixture
 from scoresample.scores._function import DensityScore as DensityScore
 from scoresample.scores._function import Score as Score
-from scoresample.scores._function import logdensity_fn as logdensity_fn
 from scoresample.scores._line_integral import LineIntegralDensity as LineIntegralDensity
+from scoresample.scores._logdensity import logdensity_fn as logdensity_fn
 from scoresample.scores._numpyro import from_numpyro as from_numpyro

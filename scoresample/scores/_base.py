@@ -68,6 +68,28 @@ def check_structure(value: Position, structure: Structure, *, name: str, what: s
             )
 
 
+def random_like(key: Array, tree: Structure, *batch: int) -> Position:
+    """Independent standard normal numbers.
+
+    Arguments:
+        key: random key.
+        tree: arrays, or `jax.ShapeDtypeStruct`, whose shapes and dtypes the numbers have.
+        *batch: lengths of leading axes.
+
+    Returns:
+        A tree like `tree`, with the leading axes on every array.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> random_like(jax.random.key(0), {"mu": jnp.zeros(3)}, 5)["mu"].shape
+        (5, 3)
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves)) if len(leaves) > 1 else [key]
+    noise = [jax.random.normal(k, (*batch, *leaf.shape), leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, noise)
+
+
 def named_sites(position: Position) -> dict[str, Any]:
     """Name the arrays of a position: the identity `constrain`.
 

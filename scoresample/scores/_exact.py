@@ -15,6 +15,7 @@ from scoresample.scores._base import (
     Position,
     Structure,
     named_sites,
+    random_like,
     structure_of,
 )
 
@@ -47,16 +48,8 @@ class _OverdispersedStart(eqx.Module):
 
     def __call__(self, key: Array) -> Position:
         return jax.tree.map(
-            lambda m, v, z: m + 2 * jnp.sqrt(v) * z[0], self.mean, self.variance, _standard_normal(key, 1, self.mean)
+            lambda m, v, z: m + 2 * jnp.sqrt(v) * z[0], self.mean, self.variance, random_like(key, self.mean, 1)
         )
-
-
-def _standard_normal(key: Array, num_samples: int, like: Position) -> Position:
-    """Independent standard normal numbers: trees like `like` with a leading axis."""
-    leaves, tree = jax.tree.flatten(like)
-    keys = jax.random.split(key, len(leaves)) if len(leaves) > 1 else [key]
-    noise = [jax.random.normal(k, (num_samples, *x.shape), x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, noise)
 
 
 def _decompose(covariance: np.ndarray, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -181,7 +174,7 @@ class Gaussian(AbstractExactDensity):
 
     def sample(self, key: Array, num_samples: int) -> Position:
         """Independent draws, a tree like the mean with a leading axis of length `num_samples`."""
-        noise = _standard_normal(key, num_samples, self.mean)
+        noise = random_like(key, self.mean, num_samples)
         noise = jax.tree.map(lambda z, v: z * jnp.sqrt(v), noise, self.variances)
         return jax.tree.map(jnp.add, noise if self.axes is None else noise @ self.axes.T, self.mean)
 

@@ -1,12 +1,8 @@
 """Scores from a user's own functions: a log density, or a score alone."""
 
 from collections.abc import Callable
-from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from scoresample.scores._base import (
@@ -146,53 +142,3 @@ class Score(AbstractScore):
     def __call__(self, position: Position) -> Position:
         """``fn(position, *args)``."""
         return self.fn(position, *self.args)
-
-
-def _densify(primal: Array, tangent: Array | SymbolicZero) -> Array:
-    return jnp.zeros_like(primal) if isinstance(tangent, SymbolicZero) else tangent
-
-
-def logdensity_fn(score: AbstractDensityScore) -> Callable[[Position], Array]:
-    """A score as a log-density function whose gradient is the score.
-
-    This is what BlackJAX's and NumPyro's kernels differentiate. The derivative is taken from `value_and_score`, so
-    one gradient costs one score evaluation, also where differentiating `logdensity` itself would cost more
-    (a line integral) or would not give the score.
-
-    Arguments:
-        score: a score with a density.
-
-    Returns:
-        A function position -> scalar with a forward-mode rule, ``tangent = <score, dx>``: `jax.grad`, `jax.jvp`,
-        `jax.hessian` and `jax.vmap` work on it.
-
-    Examples:
-        >>> import jax, jax.numpy as jnp
-        >>> score = DensityScore(lambda x: -0.5 * x @ x, structure=jnp.zeros(2))
-        >>> jax.grad(logdensity_fn(score))(jnp.array([1.0, 3.0])).tolist()
-        [-1.0, -3.0]
-    """
-    if not isinstance(score, AbstractDensityScore):
-        raise TypeError(f"`score` must have a log density (AbstractDensityScore), got {type(score).__name__}.")
-    parameters, static = eqx.partition(score, eqx.is_inexact_array)
-
-    @jax.custom_jvp
-    def value(parameters: AbstractDensityScore, position: Position) -> Array:
-        return eqx.combine(parameters, static).logdensity(position)
-
-    def rule(primals: tuple[Any, Any], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
-        parameters, position = primals
-        parameter_tangents, position_tangent = tangents
-        log_p, score_at = eqx.combine(parameters, static).value_and_score(position)
-        tangent = jnp.zeros_like(log_p)
-        for s, dx in zip(jax.tree.leaves(score_at), jax.tree.leaves(position_tangent), strict=True):
-            if not isinstance(dx, SymbolicZero):
-                tangent = tangent + jnp.vdot(s, dx).astype(tangent.dtype)
-        if not all(isinstance(leaf, SymbolicZero) for leaf in jax.tree.leaves(parameter_tangents)):
-            dense = jax.tree.map(_densify, parameters, parameter_tangents)
-            _, more = jax.jvp(lambda p: eqx.combine(p, static).logdensity(position), (parameters,), (dense,))
-            tangent = tangent + more
-        return log_p, tangent
-
-    value.defjvp(rule, symbolic_zeros=True)
-    return lambda position: value(parameters, position)
