@@ -7,6 +7,7 @@ make float64 cases under `jax.enable_x64`. Targets are skewed or off centre: sym
 from collections.abc import Callable
 from typing import Any
 
+import blackjax
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -28,12 +29,20 @@ from scoresample.paths import (
 )
 from scoresample.samplers import (
     HMC,
+    MALA,
+    MCLMC,
     NUTS,
+    SGHMC,
+    SGLD,
     ULA,
     AbstractParticleSampler,
     AbstractSampler,
+    AdjustedMCLMC,
     AnnealedLangevin,
+    Barker,
+    BlackJAX,
     DiffraxSolver,
+    DynamicHMC,
     EulerMaruyama,
     ExponentialAdams,
     ExponentialIntegrator,
@@ -41,6 +50,7 @@ from scoresample.samplers import (
     PredictorCorrector,
     ProbabilityFlowODE,
     ReverseSDE,
+    TemperedSMC,
 )
 from scoresample.scores import (
     AbstractScore,
@@ -188,7 +198,15 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
 CHAIN_SAMPLERS: dict[str, Callable[[], AbstractSampler]] = {
     "NUTS": lambda: NUTS(max_num_doublings=5),
     "HMC": lambda: HMC(num_integration_steps=4),
+    "DynamicHMC": lambda: DynamicHMC(max_num_steps=50),
+    "MALA": MALA,
+    "Barker": lambda: Barker(target_acceptance_rate=0.8),
+    "MCLMC": lambda: MCLMC(steps_per_draw=2),
+    "AdjustedMCLMC": lambda: AdjustedMCLMC(num_integration_steps=2.0),
     "ULA": lambda: ULA(step_size=0.05),
+    "SGLD": lambda: SGLD(step_size=0.05),
+    "SGHMC": lambda: SGHMC(step_size=0.1, num_integration_steps=3),
+    "BlackJAX": lambda: BlackJAX(blackjax.mala, step_size=0.3),
 }
 
 PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler[Any]]] = {
@@ -210,6 +228,7 @@ PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler[Any]]] = {
     "ProbabilityFlowODE with adaptive steps": lambda: ProbabilityFlowODE(solver=diffrax.Tsit5(), rtol=1e-3),
     "PredictorCorrector": lambda: PredictorCorrector(num_steps=6),
     "AnnealedLangevin": lambda: AnnealedLangevin(num_levels=4, steps_per_level=2),
+    "TemperedSMC": lambda: TemperedSMC(num_moves=2, num_integration_steps=2),
 }
 
 SAMPLERS: dict[str, Callable[[], Any]] = {**CHAIN_SAMPLERS, **PARTICLE_SAMPLERS}

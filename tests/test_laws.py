@@ -228,7 +228,9 @@ def test_frames_go_there_and_back(name: str) -> None:
 
 
 def natural_target(name: str) -> AbstractScore | AbstractScorePath:
-    """A target of trees for every sampler; chains without a density get a bare score."""
+    """A target of trees for every sampler."""
+    if name == "TemperedSMC":
+        return PATHS["tempered density of a tree"]()
     if name in PARTICLE_SAMPLERS:
         return network_path()
     return DensityScore(
@@ -276,7 +278,11 @@ def test_samplers_keep_the_published_contract(name: str) -> None:
     check_sampler(SAMPLERS[name](), natural_target(name), key=jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+SPLIT = ["NUTS", "DynamicHMC", "ULA", *(name for name in PARTICLE_SAMPLERS if name != "TemperedSMC")]
+"""Particles that interact are never split; of the chain samplers, one of each way to warm up."""
+
+
+@pytest.mark.parametrize("name", SPLIT)
 def test_blocks_are_equal_and_depend_on_the_key_and_their_size_only(name: str) -> None:
     chains = name in CHAIN_SAMPLERS
     extra: dict[str, Any] = {"initial_position": tree_position()} if chains else {"num_samples": 1}
@@ -342,7 +348,7 @@ def test_particle_runs_keep_their_particles(name: str, precision: jnp.dtype) -> 
     with jax.numpy_dtype_promotion("strict" if isinstance(sampler, AbstractPathSampler) else "standard"):
         moved, log_weights, info = eqx.filter_jit(run)(path, particles)
     assert_like(moved, particles, precision)
-    assert log_weights is None
+    assert (log_weights is None) == (name != "TemperedSMC")
     assert int(info.nfe) > 0
     if isinstance(sampler, AbstractPathSampler):
         state = sampler.init(path, particles, plan, key=jax.random.key(2))
@@ -357,7 +363,7 @@ def test_particle_runs_keep_their_particles(name: str, precision: jnp.dtype) -> 
         assert_like(sampler.final(path, after, plan), particles, precision)
 
 
-@pytest.mark.parametrize("name", PARTICLE_SAMPLERS)
+@pytest.mark.parametrize("name", [name for name in PARTICLE_SAMPLERS if name != "TemperedSMC"])
 def test_plans_can_be_made_ahead_and_never_from_traced_paths(name: str) -> None:
     path, sampler = natural_target(name), PARTICLE_SAMPLERS[name]()
     assert isinstance(path, AbstractScorePath)
@@ -436,7 +442,7 @@ def test_wide_numbers_and_callbacks_are_seen() -> None:
     assert any("float64[3]" in line for line in found)
 
 
-@pytest.mark.parametrize("name", ["ULA", *(n for n in PARTICLE_SAMPLERS if "adaptive" not in n)])
+@pytest.mark.parametrize("name", ["ULA", *(n for n in PARTICLE_SAMPLERS if "adaptive" not in n and n != "TemperedSMC")])
 def test_float32_loops_hold_no_float64_and_no_callback(name: str) -> None:
     """Under x64, where any number of unstated dtype would be a float64."""
     target, sampler = natural_target(name), SAMPLERS[name]()

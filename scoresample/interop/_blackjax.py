@@ -24,9 +24,9 @@ def as_blackjax(
 ) -> SamplingAlgorithm:
     """A sampler on a target as a BlackJAX algorithm, for BlackJAX's loops or your own.
 
-    ``init(position, rng_key=None)`` gives a state with a `position`, ``step(rng_key, state)`` the next state and a named
-    tuple of statistics by ArviZ's names, among them `n_steps`, the score evaluations. Both are pure functions for one
-    chain: `jax.jit` and `jax.vmap` them.
+    ``init(position, rng_key=None)`` gives a state with a `position`, ``step(rng_key, state)`` the next state and a
+    named tuple of statistics by ArviZ's names, among them `n_steps`, the score evaluations. Both are pure functions for
+    one chain: `jax.jit` and `jax.vmap` them.
 
     A chain sampler takes its own steps, which leave invariant what the sampler leaves invariant; given a path, it runs
     on the path's last level. A step of a path sampler is a whole run of one particle, from the reference to the target:

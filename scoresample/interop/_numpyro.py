@@ -62,6 +62,10 @@ class ScoreKernelState(NamedTuple):
             return self.stats[ours]
         raise AttributeError(f"this sampler has no statistic `{name}`; it has {sorted(self.stats)}.")
 
+    def __getitem__(self, index: Any) -> Any:
+        """A field by its number; NumPyro also asks for names, after it has not found the attribute."""
+        return getattr(self, index) if isinstance(index, str) else tuple.__getitem__(self, index)
+
 
 class ScoreKernel(MCMCKernel):
     """A sampler of this package as a kernel of `numpyro.infer.MCMC`.
@@ -71,8 +75,8 @@ class ScoreKernel(MCMCKernel):
     leaves invariant, on the posterior of the model or on `target`. A path sampler's draws are independent.
 
     **Warm-up.** The sampler's own warm-up, `num_warmup` steps long, is one compiled program inside `init`. NumPyro's
-    warm-up calls then only count, without evaluating anything: the price is that of one warm-up, and all draws collected
-    from it are the position at its end. Vectorised chains are warmed up together.
+    warm-up calls then only count, without evaluating anything: the price is that of one warm-up, and all draws
+    collected from it are the position at its end. Vectorised chains are warmed up together.
 
     **Statistics.** ``extra_fields=("num_steps", "accept_prob", "diverging", "potential_energy")`` collects what the
     sampler has of them; any other statistic goes by ArviZ's name (``"lp"``, ``"energy"``, ``"tree_depth"``), tuned
@@ -81,7 +85,8 @@ class ScoreKernel(MCMCKernel):
     **Gibbs.** NumPyro's `Gibbs` takes the kernel as a block (its HMCGibbs and the like want NumPyro's own HMC). The
     block is tuned on its conditional at the start, moves in every sweep, and is tuned again half way through the
     warm-up, given what the other blocks have reached by then. The supports of its sites must not depend on sites of
-    other blocks. For a run of its own give `init_params` in unconstrained space, for a block in the model's coordinates.
+    other blocks. For a run of its own give `init_params` in unconstrained space, for a block in the model's
+    coordinates.
 
     Attributes:
         sample_field: where the draws are in the state.
@@ -118,14 +123,15 @@ class ScoreKernel(MCMCKernel):
         Arguments:
             sampler: any sampler whose particles do not see each other.
             model: a NumPyro model; `MCMC.run` brings its arguments. Without `target` its posterior is sampled.
-            target: what to sample instead: a score on the model's unconstrained space, or a path to it, such as one that
-                `fit_score` has learned from its draws. The model then only constrains and names the draws; without a
-                model the target's own `constrain` does. Path samplers need it; chain samplers run on a path's last
+            target: what to sample instead: a score on the model's unconstrained space, or a path to it, such as one
+                that `fit_score` has learned from its draws. The model then only constrains and names the draws; without
+                a model the target's own `constrain` does. Path samplers need it; chain samplers run on a path's last
                 level.
             plan: the levels of a path sampler, from ``sampler.plan(path, key=key)``; made here if None.
             init_strategy: NumPyro's initialisation strategy for chains; by default uniform on [-2, 2].
             allow_prior: accept a model without observed sites.
-            static_data: bake the model's arguments into the program, for models that branch on the values of their data.
+            static_data: bake the model's arguments into the program, for models that branch on the values of their
+                data.
 
         Raises:
             TypeError: if there is no function or sampler where one is due, or the target does not suit the sampler.
@@ -154,7 +160,7 @@ class ScoreKernel(MCMCKernel):
                     f"`sampler` must be an instance of a sampler, such as NUTS() or ReverseSDE(), got {sampler!r}."
                 )
         self._sampler, self._model = sampler, model
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "init_strategy": init_strategy,
             "allow_prior": allow_prior or target is not None,
             "static_data": static_data,
@@ -175,11 +181,11 @@ class ScoreKernel(MCMCKernel):
         return self._model
 
     @property
-    def default_fields(self) -> tuple[str, ...]:
+    def default_fields(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What is collected without asking."""
         return ("z", "diverging") if isinstance(self._sampler, AbstractHamiltonian) else ("z",)
 
-    def get_diagnostics_str(self, state: ScoreKernelState) -> str:
+    def get_diagnostics_str(self, state: Any) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What the progress bar of a single chain says."""
         said = [f"{int(state.stats['n_steps'])} score evaluations"]
         if (step_size := getattr(state.parameters, "step_size", None)) is not None:
@@ -201,8 +207,8 @@ class ScoreKernel(MCMCKernel):
         Arguments:
             rng_key: one random key, or one for each of the chains.
             num_warmup: steps of the sampler's warm-up.
-            init_params: starts in unconstrained space, with a leading axis for a batch; in the model's coordinates where
-                the kernel is a block of Gibbs.
+            init_params: starts in unconstrained space, with a leading axis for a batch; in the model's coordinates
+                where the kernel is a block of Gibbs.
             model_args: the model's arguments.
             model_kwargs: the model's keyword arguments.
 
@@ -267,7 +273,7 @@ class ScoreKernel(MCMCKernel):
         in_warmup = jnp.reshape(state.warmup_left, (-1,))[0] > 0
         return jax.lax.cond(in_warmup, lambda state: state, advance, counted)
 
-    def refresh(
+    def refresh(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state: ScoreKernelState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
     ) -> ScoreKernelState:
         """The state at the same position after the values of other blocks have changed; one score evaluation."""
@@ -293,7 +299,7 @@ class ScoreKernel(MCMCKernel):
         kernel._forget()
         return kernel
 
-    def postprocess_fn(
+    def postprocess_fn(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
     ) -> Callable[[Position], Any]:
         """The map from a position to the model's sites, deterministic ones too."""
@@ -329,8 +335,8 @@ class ScoreKernel(MCMCKernel):
                 ]
         except jax.errors.TracerArrayConversionError as error:
             raise ValueError(
-                "`model_args`: the kernel looks at the model's arguments when it starts, and they are traced here. Call "
-                "`MCMC.run` outside of jax.jit and jax.vmap, or batch over keys only."
+                "`model_args`: the kernel looks at the model's arguments when it starts, and they are traced here. "
+                "Call `MCMC.run` outside of jax.jit and jax.vmap, or batch over keys only."
             ) from error
         if blocks is not None:
             self._check_supports(posteriors)
@@ -462,7 +468,7 @@ def _first(score: Any, stepper: Any, states: Any, starts: Position) -> tuple[Pos
 
     def one(state: Any, start: Position) -> tuple[Position, dict[str, Array], Array]:
         z = jax.tree.map(lambda x, like: x.astype(like.dtype), state.position, start)
-        _, shapes = eqx.filter_eval_shape(stepper.step, score, state, key=jax.random.key(0))
+        _, shapes = jax.eval_shape(lambda s: stepper.step(score, s, key=jax.random.key(0)), state)
         stats = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in shapes.items()}
         values = [start] if isinstance(score, AbstractScorePath) else [start, score(start)]
         finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(values)])

@@ -55,7 +55,7 @@ class PathDraws(eqx.Module):
 
     def gives_weights(self, path: AbstractScorePath) -> bool:
         """Whether its draws come with weights; found without running it."""
-        _, log_weights, _ = eqx.filter_eval_shape(self._run, path, jax.random.key(0))
+        _, log_weights, _ = jax.eval_shape(lambda key: self._run(path, key), jax.random.key(0))
         return log_weights is not None
 
 

@@ -170,7 +170,8 @@ def from_numpyro(
         raise TypeError(f"`model` must be a NumPyro model (a function), got {type(model).__name__}.")
     args, kwargs = tuple(_as_arrays(tuple(model_args))), dict(_as_arrays(dict(model_kwargs or {})))
     with handlers.block():
-        trace = handlers.trace(handlers.seed(model, _FIXED_SEED)).get_trace(*args, **kwargs)
+        started = handlers.substitute(handlers.seed(model, _FIXED_SEED), substitute_fn=_UNIFORM_START)
+        trace = handlers.trace(started).get_trace(*args, **kwargs)
     if allow_prior and not any(s["type"] == "sample" and s["is_observed"] for s in trace.values()):
         trace = {**trace, "": {"type": "sample", "is_observed": True, "value": 0.0}}
     _check_trace(trace)

@@ -114,5 +114,5 @@ def test_what_is_no_function_is_refused() -> None:
     for kind in (DensityScore, Score):
         with pytest.raises(TypeError, match="`fn` must be a function of a position, got ndarray"):
             kind(np.zeros(2))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match=r"`score` must have a log density \(AbstractDensityScore\), got Score"):
-        logdensity_fn(Score(lambda x: -x))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="`score` must be an AbstractScore, got function"):
+        logdensity_fn(lambda x: -x)  # pyright: ignore[reportArgumentType]

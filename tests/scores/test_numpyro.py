@@ -242,3 +242,16 @@ def test_float64_data_give_float64_scores() -> None:
         assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(posterior.structure))
         position: Any = {"scale": jnp.asarray(0.3)}
         assert ravel_pytree(posterior(position))[0].dtype == jnp.float64
+
+
+def test_improper_flat_priors_have_a_score() -> None:
+    """A flat prior has no draws of its own; the posterior has."""
+
+    def model(y: Any) -> None:
+        mean = numpyro.sample("mean", dist.ImproperUniform(dist.constraints.real, (), event_shape=(2,)))
+        numpyro.sample("y", dist.Normal(mean, 2.0), obs=y)
+
+    posterior = from_numpyro(model, (jnp.array([1.0, -3.0]),))
+    np.testing.assert_allclose(posterior({"mean": jnp.zeros(2)})["mean"], [0.25, -0.75], rtol=1e-6)
+    assert posterior.init_position is not None
+    assert np.isfinite(posterior.init_position(jax.random.key(0))["mean"]).all()

@@ -1,0 +1,64 @@
+"""Tempered sequential Monte Carlo: weights of modes, the normalising constant, and what is reported."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import scoresample as ss
+from scoresample.samplers import TemperedSMC
+from tests.cases import density, mixture
+
+RUNS = 12
+
+
+def far_modes() -> ss.TemperedPath:
+    """Two modes twelve standard deviations apart, with weights .3 and .7, times e^2: its constant is e^2."""
+    modes = ss.GaussianMixture([0.3, 0.7], [[-3.0, 0.0], [3.0, 1.0]], [0.25 * jnp.eye(2)] * 2)
+    scaled = ss.DensityScore(lambda x: modes.logdensity(x) + 2.0, structure=jnp.zeros(2))
+    return ss.TemperedPath(ss.Gaussian(jnp.array([1.0, 0.0]), 16.0), scaled)
+
+
+def test_modes_keep_their_weights_and_the_constant_is_found() -> None:
+    path, shares, constants = far_modes(), [], []
+    for seed in range(RUNS):
+        draws = ss.sample(path, TemperedSMC(), key=jax.random.key(seed), num_samples=1000, num_chains=1)
+        assert draws.kind == "interacting"
+        assert draws.log_weights is not None
+        weights = np.exp(np.asarray(draws.log_weights[0], np.float64))
+        np.testing.assert_allclose(weights.sum(), 1.0, rtol=1e-4)
+        shares.append(weights @ (draws.position[0, :, 0] < 0))
+        constants.append(np.exp(draws.info["log_z"].item() - 2.0))
+    for values, truth in ((shares, 0.3), (constants, 1.0)):
+        z = (np.mean(values) - truth) / (np.std(values, ddof=1) / RUNS**0.5)
+        assert abs(z) < 5, (np.mean(values), truth, z)
+    assert np.std(shares) < 0.05
+
+
+def test_a_run_that_does_not_arrive_is_a_failure() -> None:
+    with pytest.raises(ss.SamplingError, match="stopped before the end"):
+        ss.sample(far_modes(), TemperedSMC(max_levels=1), key=jax.random.key(0), num_samples=100, num_chains=1)
+
+
+def test_it_needs_a_tempered_path() -> None:
+    with pytest.raises(TypeError, match="TemperedPath"):
+        ss.sample(ss.perturb(mixture(), ss.VP()), TemperedSMC(), key=jax.random.key(0))
+    with pytest.raises(TypeError, match="TemperedPath"):
+        ss.sample(density(), TemperedSMC(), key=jax.random.key(0))
+
+
+def test_densities_that_are_nowhere_do_not_stop_it() -> None:
+    """Outside its support a log density is minus infinity or not a number: such particles get no weight."""
+
+    def half(x: jax.Array) -> jax.Array:
+        return jnp.where(x[0] > 0, -0.5 * jnp.sum(x**2), jnp.where(x[1] > 0, -jnp.inf, jnp.nan))
+
+    path = ss.TemperedPath(ss.Gaussian(jnp.zeros(2), 4.0), ss.DensityScore(half, structure=jnp.zeros(2)))
+    draws = ss.sample(path, TemperedSMC(), key=jax.random.key(0), num_samples=2000, num_chains=1)
+    assert draws.log_weights is not None
+    weights = np.exp(np.asarray(draws.log_weights[0], np.float64))
+    assert weights[draws.position[0, :, 0] <= 0].sum() < 1e-6
+    mean = weights @ draws.position[0, :, 0]
+    np.testing.assert_allclose(mean, np.sqrt(2 / np.pi), atol=0.1)
+    # of the integral of exp(-|x|^2 / 2) over the half plane
+    np.testing.assert_allclose(draws.info["log_z"].item(), np.log(np.pi), atol=0.15)
