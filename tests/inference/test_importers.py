@@ -130,7 +130,7 @@ def test_statistics_and_attributes_of_other_programs_are_read() -> None:
     assert draws.attributes["asymptotically_exact"] == 1
     assert sorted(draws.stats) == ["diverging", "n_steps", "non_finite", "reached_max_treedepth"]
     assert sorted(draws.info["left_out"]) == ["gradient", "message"]
-    told = Draws.from_arviz(tree, name="PyMC's NUTS", nfe=8, seconds=1, asymptotically_exact=False)
+    told = Draws.from_arviz(tree, name="PyMC's NUTS", nfe=8.0, seconds=1.0, asymptotically_exact=False)
     assert (told.nfe, told.seconds, told.attributes["sampler"]) == (8.0, 1.0, "PyMC's NUTS")
     assert told.attributes["asymptotically_exact"] == 0
 
@@ -299,7 +299,7 @@ def test_positions_alone_need_their_axes() -> None:
     states, _ = history()
     with pytest.raises(ValueError, match=r"`axes`: positions alone .*axes=\(\"draw\",\)"):
         Draws.from_blackjax(states.position)
-    draws = Draws.from_blackjax(states.position, axes=("chain", "draw"), name="SGLD", nfe=1)
+    draws = Draws.from_blackjax(states.position, axes=("chain", "draw"), name="SGLD", nfe=1.0)
     np.testing.assert_array_equal(draws.position["b"], states.position["b"])
     assert draws.attributes["asymptotically_exact"] == "unknown"
     flat = Draws.from_blackjax(np.arange(5.0), axes=["draw"])
