@@ -24,6 +24,9 @@ _WORK_NODES, _WORK_WEIGHTS = np.polynomial.legendre.leggauss(3)
 """Quadrature of the work along one step; its error is of order h^7, that of the energy itself of order h^3."""
 
 
+_APPROACH_STEPS, _APPROACH_GROWTH = 100, 1.5
+
+
 def valueless_logdensity_fn(score: AbstractScore) -> Callable[[Position], Array]:
     """A function whose gradient is the score and whose value is zero: only for kernels that ignore values."""
 
@@ -53,6 +56,39 @@ def work(score: AbstractScore, start: Position, end: Position) -> Array:
 
     values = jax.vmap(integrand)(jnp.asarray((_WORK_NODES + 1) / 2, dtype))
     return jnp.asarray(_WORK_WEIGHTS / 2, dtype) @ values
+
+
+def approach(score: AbstractScore, position: Position) -> Position:
+    """Climb towards the bulk from far outside, where BlackJAX's tuner of MCLMC would shrink its step to nothing.
+
+    Steps of a length that adapts along the score's direction, each kept if it gains more than one nat per dimension. In
+    the bulk no step gains so much, so a chain that starts there stays where it is.
+
+    Arguments:
+        score: any score.
+        position: a start.
+
+    Returns:
+        A position; it cost `_APPROACH_STEPS + 1` score evaluations.
+    """
+    leaves = jax.tree.leaves(position)
+    dimension, dtype = sum(leaf.size for leaf in leaves), jnp.result_type(*leaves)
+
+    def product(a: Position, b: Position) -> Array:
+        return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b))
+
+    def body(_: Array, carry: tuple[Position, Position, Array]) -> tuple[Position, Position, Array]:
+        here, uphill, length = carry
+        stride = length / jnp.sqrt(jnp.maximum(product(uphill, uphill), jnp.finfo(dtype).tiny))
+        there = jax.tree.map(lambda x, s: x + stride.astype(x.dtype) * s, here, uphill)
+        beyond = score(there)
+        gain = stride * (product(uphill, uphill) + product(uphill, beyond)) / 2
+        kept = jnp.isfinite(gain) & (gain > dimension)
+        here, uphill = jax.tree.map(lambda new, old: jnp.where(kept, new, old), (there, beyond), (here, uphill))
+        return here, uphill, jnp.where(kept, _APPROACH_GROWTH, 0.5).astype(dtype) * length
+
+    first = (position, score(position), jnp.asarray(dimension**0.5 / 4, dtype))
+    return jax.lax.fori_loop(0, _APPROACH_STEPS, body, first)[0]
 
 
 class AbstractMicrocanonical(AbstractSampler):
@@ -166,10 +202,15 @@ class MCLMC(AbstractMicrocanonical):
     def warmup(
         self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
     ) -> tuple[Any, AbstractMicrocanonical, dict[str, Array]]:
-        """BlackJAX's tuner of step, variances and decoherence length, ``num_warmup * steps_per_draw`` steps long."""
+        """BlackJAX's tuner of step, variances and decoherence length, ``num_warmup * steps_per_draw`` steps long.
+
+        Chains that start far outside the bulk climb towards it first.
+        """
         positions = promoted(positions)
         num_chains = jax.tree.leaves(positions)[0].shape[0]
         key_init, key_run = jax.random.split(key)
+        if num_warmup > 0:
+            positions = jax.vmap(lambda position: approach(score, position))(positions)
         states = jax.vmap(lambda p, k: self.init(score, p, key=k))(positions, jax.random.split(key_init, num_chains))
         if num_warmup == 0:
             require_tuned(self, "step_size", "decoherence_length")
@@ -195,7 +236,8 @@ class MCLMC(AbstractMicrocanonical):
         sampler = self.with_parameters(
             decoherence_length=tuned.L, step_size=tuned.step_size, inverse_mass_matrix=tuned.inverse_mass_matrix
         )
-        evaluations = jnp.full((num_chains,), num_steps * (_EVALUATIONS_PER_STEP + len(_WORK_NODES)) + 1)
+        evaluations = jnp.full((num_chains,), num_steps * (_EVALUATIONS_PER_STEP + len(_WORK_NODES)))
+        evaluations = evaluations + _APPROACH_STEPS + 2
         facts = {"step_size": tuned.step_size, "decoherence_length": tuned.L}
         return states, sampler, {"num_evaluations": evaluations, **facts}
 

@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from scoresample.inference import Draws, exact_draws, sample
-from scoresample.paths import VP, AbstractScorePath, PerturbedScore, perturb
+from scoresample.inference import Draws, exact_draws, pathfinder, sample
+from scoresample.paths import VP, AbstractScorePath, PerturbedScore, TemperedPath, perturb
 from scoresample.report import Comparison, compare
-from scoresample.samplers import NUTS, AbstractParticleSampler, AbstractSampler
-from scoresample.scores import AbstractDensityScore, AbstractExactDensity, AbstractScore, GaussianMixture
+from scoresample.samplers import NUTS, AbstractParticleSampler, AbstractSampler, TemperedSMC
+from scoresample.scores import AbstractDensityScore, AbstractExactDensity, AbstractScore, Gaussian, GaussianMixture
 from scoresample.training import fit_score
 from scoresample.workflows._pilot import fit_score_to_density
 
 _LEARNED = "learned score"
+_INFLATION = 4.0
+"""Of the variances of a tempered path's reference, which has to cover the target."""
 
 
 def compare_samplers(
@@ -37,6 +39,8 @@ def compare_samplers(
       path under ``VP()``, and the first path sampler once more on a score learned from separate exact draws.
     * Another density, such as a NumPyro posterior: the reference is a NUTS run; path samplers run on a score learned
       from a separate pilot run.
+    * `TemperedSMC` runs on a tempered path from a wide Gaussian with the target's own moments where they are known,
+      and with those that [`pathfinder`][scoresample.pathfinder] finds where they are not.
     * A path: all samplers run on it; the reference is the first result.
 
     Arguments:
@@ -69,7 +73,12 @@ def compare_samplers(
     notes: list[str] = []
     path: AbstractScorePath | None = target if isinstance(target, AbstractScorePath) else None
     learned: AbstractScorePath | None = None
-    wants_path = [name for name, sampler in samplers.items() if isinstance(sampler, AbstractParticleSampler)]
+    tempered = [name for name, sampler in samplers.items() if isinstance(sampler, TemperedSMC) and path is None]
+    wants_path = [
+        name
+        for name, sampler in samplers.items()
+        if isinstance(sampler, AbstractParticleSampler) and name not in tempered
+    ]
     key_reference, key_learn, key_again = next(keys), next(keys), next(keys)
     reference: str | None = None
 
@@ -101,9 +110,9 @@ def compare_samplers(
                 **fit_settings,
             )
             notes.append(_training_note(path, f"{pilot.num_chains * pilot.num_draws} draws of a separate NUTS run"))
-    elif isinstance(target, AbstractScore) and wants_path:
+    elif isinstance(target, AbstractScore) and wants_path + tempered:
         raise TypeError(
-            f"`target`: {', '.join(wants_path)} need a path from noise to the target, but {type(target).__name__} is "
+            f"`target`: {', '.join(wants_path + tempered)} need a path from noise to the target, but {type(target).__name__} is "
             "a score without a density. Run ULA on it, or bring a PerturbedScore or a TemperedPath."
         )
 
@@ -112,9 +121,13 @@ def compare_samplers(
             next(keys)
             continue
         report(f"running {name}")
+        key_run = next(keys)
         on = path if isinstance(sampler, AbstractParticleSampler) else target
+        if name in tempered:
+            assert isinstance(target, AbstractDensityScore)
+            on = _tempered(target, jax.random.fold_in(key_run, 1))
         assert on is not None
-        results[name] = sample(on, sampler, key=next(keys), **counts)
+        results[name] = sample(on, sampler, key=key_run, **counts)
     if learned is not None:
         name = wants_path[0]
         report(f"running {name} on the learned score")
@@ -128,6 +141,16 @@ def compare_samplers(
         title=title,
         notes=tuple(notes),
     )
+
+
+def _tempered(target: AbstractDensityScore, key: Array) -> TemperedPath:
+    """A path from a wide Gaussian: with the moments of the target where they are known, else those of Pathfinder."""
+    if isinstance(target, AbstractExactDensity):
+        mean, variance = target.moments()
+        reference = Gaussian(mean, jax.tree.map(lambda v: _INFLATION * v, variance))
+    else:
+        reference = pathfinder(target, key=key).gaussian(_INFLATION)
+    return TemperedPath(reference, target)
 
 
 def _training_note(score: PerturbedScore, data: str) -> str:
