@@ -12,7 +12,13 @@ import jax
 from scoresample._version import __version__
 from scoresample.cli._models import BUILT_IN, load_model
 from scoresample.inference import SamplingError
-from scoresample.samplers import AbstractHamiltonian, BlackJAX, AbstractParticleSampler, AbstractSampler, available_samplers
+from scoresample.samplers import (
+    AbstractHamiltonian,
+    AbstractParticleSampler,
+    AbstractSampler,
+    BlackJAX,
+    available_samplers,
+)
 from scoresample.workflows import compare_samplers
 
 _DEFAULT_SAMPLERS = "nuts,reverse-sde,probability-flow,predictor-corrector,annealed-langevin"
@@ -133,8 +139,8 @@ def _chosen_samplers(names: str, target_acceptance: float) -> dict[str, Abstract
         raise ValueError(f"`--samplers` is empty. The samplers are: {', '.join(known)}.")
     if BlackJAX.name in chosen:
         raise ValueError(
-            f"`--samplers`: '{BlackJAX.name}' stands for any BlackJAX algorithm with parameters of your own, which have "
-            "no place on the command line. Use ss.BlackJAX(algorithm, ...) in Python."
+            f"`--samplers`: '{BlackJAX.name}' stands for any BlackJAX algorithm with parameters of your own, which "
+            "have no place on the command line. Use ss.BlackJAX(algorithm, ...) in Python."
         )
     tuned = {"target_acceptance_rate": target_acceptance}
     return {

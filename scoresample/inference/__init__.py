@@ -1,5 +1,6 @@
 """Inference: one `sample`, one kind of `Draws`."""
 
+from scoresample.inference._doors import score_for_chains as score_for_chains
 from scoresample.inference._draws import Draws as Draws
 from scoresample.inference._draws import Kind as Kind
 from scoresample.inference._draws import SamplingError as SamplingError

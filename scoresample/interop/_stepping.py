@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore, AbstractScorePath
+from scoresample.inference import score_for_chains
+from scoresample.paths import AbstractScorePath
 from scoresample.samplers import AbstractParticleSampler, AbstractSampler, require_density
 from scoresample.scores import AbstractScore, Position, check_structure
 
@@ -88,31 +89,13 @@ def path_draws(sampler: AbstractParticleSampler[Any], path: Any, plan: Any, key:
     return draws
 
 
-def score_of(target: Any) -> AbstractScore:
-    """The score that chains run on: the target itself, or a path at its last level.
-
-    Raises:
-        TypeError: if the target is neither a score nor a path.
-    """
-    if isinstance(target, AbstractScore):
-        return target
-    if isinstance(target, AbstractPerturbedScore):
-        return target.at(target.process.time(target.log_snr_range[1]))
-    if isinstance(target, AbstractScorePath):
-        return target.at(0.0)
-    raise TypeError(
-        f"`target` must be a score or a path, got {type(target).__name__}. Wrap a log density in DensityScore(fn), a "
-        "score function in Score(fn), a NumPyro model with from_numpyro."
-    )
-
-
 def score_for(sampler: AbstractSampler, target: Any) -> AbstractScore:
     """The score of a target, with a density where the sampler needs one.
 
     Raises:
         TypeError: if the target is neither a score nor a path, or has no density where one is needed.
     """
-    score = score_of(target)
+    score = score_for_chains(target)
     return require_density(sampler, score) if sampler.needs_density else score
 
 

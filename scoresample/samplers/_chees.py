@@ -122,7 +122,7 @@ class DynamicHMC(AbstractSampler):
             "num_integration_steps": tuned["integration_steps_params"][0],
             "inverse_mass_matrix": tuned["inverse_mass_matrix"],
         }
-        sampler = for_each_chain(self._with(**values), num_chains)
+        sampler: Any = for_each_chain(self._with(**values), num_chains)
         evaluations = info._wrapped_info.sum(axis=0) + 1
         facts = {"step_size": sampler.step_size, "num_integration_steps": sampler.num_integration_steps}
         return states, sampler, {"num_evaluations": evaluations, **facts}

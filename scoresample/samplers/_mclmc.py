@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState
 from blackjax.mcmc.adjusted_mclmc_dynamic import make_random_trajectory_length_fn
 from equinox import AbstractVar
 from jaxtyping import Array
@@ -218,7 +217,7 @@ class MCLMC(AbstractMicrocanonical):
         kernel = self._tuning_kernel(score)
         num_steps = num_warmup * self.steps_per_draw
 
-        def one_chain(state: Any, key: Array) -> tuple[Any, MCLMCAdaptationState]:
+        def one_chain(state: Any, key: Array) -> tuple[Any, Any]:
             state, parameters, _ = blackjax.mclmc_find_L_and_step_size(
                 kernel,
                 num_steps,
@@ -335,7 +334,7 @@ class AdjustedMCLMC(AbstractMicrocanonical):
             require_tuned(self, "step_size")
             return states, self.untuned(positions), {"num_evaluations": jnp.ones((num_chains,), int)}
 
-        def one_chain(state: Any, key: Array) -> tuple[Any, MCLMCAdaptationState, Array]:
+        def one_chain(state: Any, key: Array) -> Any:
             return blackjax.adjusted_mclmc_find_L_and_step_size(
                 self._kernel(),
                 logdensity,

@@ -145,7 +145,7 @@ class TemperedSMC(AbstractParticleSampler[TemperedPath]):
             "log_z": progress.log_z,
             "num_levels": progress.num_levels,
             "acceptance_rate": progress.acceptance_rate,
-            "solver_failed": progress.smc.tempering_param < 1,
+            "solver_failed": jnp.asarray(progress.smc.tempering_param < 1),
         }
         return moved, jnp.log(progress.smc.weights), ParticleInfo(evaluations, stats)
 

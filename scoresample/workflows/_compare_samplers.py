@@ -112,8 +112,9 @@ def compare_samplers(
             notes.append(_training_note(path, f"{pilot.num_chains * pilot.num_draws} draws of a separate NUTS run"))
     elif isinstance(target, AbstractScore) and wants_path + tempered:
         raise TypeError(
-            f"`target`: {', '.join(wants_path + tempered)} need a path from noise to the target, but {type(target).__name__} is "
-            "a score without a density. Run ULA on it, or bring a PerturbedScore or a TemperedPath."
+            f"`target`: {', '.join(wants_path + tempered)} need a path from noise to the target, but "
+            f"{type(target).__name__} is a score without a density. Run ULA on it, or bring a PerturbedScore or a "
+            "TemperedPath."
         )
 
     for name, sampler in samplers.items():

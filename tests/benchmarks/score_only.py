@@ -86,7 +86,7 @@ TARGETS: dict[str, Callable[[], Target]] = {
 SAMPLERS: dict[str, tuple[Any, int]] = {
     "NUTS": (ss.NUTS(target_acceptance_rate=0.9), 15_000),
     "HMC": (ss.HMC(target_acceptance_rate=0.9), 10_000),
-    "MALA": (ss.MALA(), 100_000),
+    "MALA": (ss.MALA(target_acceptance_rate=0.8), 150_000),
     "adjusted MCLMC": (ss.AdjustedMCLMC(), 10_000),
 }
 """Each with the draws of a chain."""
@@ -215,7 +215,9 @@ def main() -> int:
         density = ss.LineIntegralDensity(target.score, target.origin, num_nodes=target.num_nodes)
         for label in QUICK_SAMPLERS if options.quick else SAMPLERS:
             add(name, target, label, f"line integral, {target.num_nodes} nodes", density, judged=True)
-        hack = ConstantValue(target.score, target.score.structure, target.score.constrain, None)
+        hack = ConstantValue(
+            score=target.score, structure=target.score.structure, constrain=target.score.constrain, init_position=None
+        )
         for label in ("NUTS",) if options.quick else ("NUTS", "HMC", "MALA"):
             add(name, target, label, "constant (wrong)", hack, judged=False)
     caught = []

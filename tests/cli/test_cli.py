@@ -125,6 +125,8 @@ def test_an_unknown_sampler_brings_the_list_of_the_known(capsys: pytest.CaptureF
     message = fails(["compare", "mixture", "--samplers", "nuts,gibbs", "--out", str(out)], capsys)
     assert "there is no sampler 'gibbs'" in message
     assert all(name in message for name in available_samplers())
+    message = fails(["compare", "mixture", "--samplers", "nuts,blackjax", "--out", str(out)], capsys)
+    assert "Use ss.BlackJAX(algorithm, ...) in Python" in message
     assert "`--samplers` is empty" in fails(["compare", "mixture", "--samplers", " ,", "--out", str(out)], capsys)
     assert not out.exists(), "a wrong command leaves nothing behind"
 

@@ -242,9 +242,8 @@ class TestDoors:
         wrong = ss.BlackJAX(lambda logdensity, **_: logdensity)
         with pytest.raises(TypeError, match="not a SamplingAlgorithm"):
             wrong.init(density(), tree_position(), key=jax.random.key(0))
-        bare_state = ss.BlackJAX(
-            lambda logdensity: blackjax.base.SamplingAlgorithm(lambda p, k: p, lambda k, s: (s, None))
-        )
+        algorithm: Any = blackjax.base.SamplingAlgorithm
+        bare_state = ss.BlackJAX(lambda logdensity: algorithm(lambda p, k: p, lambda k, s: (s, None)))
         with pytest.raises(TypeError, match="have no `position`"):
             bare_state.init(density(), jnp.zeros(2), key=jax.random.key(0))
 

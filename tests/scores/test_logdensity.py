@@ -97,7 +97,7 @@ def test_blackjax_takes_it_as_it_is() -> None:
     """NUTS on the line integral of a bare score draws the target; its variance is known."""
     covariance = jnp.array([[1.0, 0.8], [0.8, 1.5]])
     bare = ss.Score(lambda x: -jnp.linalg.solve(covariance, x), structure=jnp.zeros(2))
-    algorithm = blackjax.nuts(ss.logdensity_fn(bare, origin=jnp.zeros(2)), 0.8, jnp.ones(2))
+    algorithm: Any = blackjax.nuts(ss.logdensity_fn(bare, origin=jnp.zeros(2)), 0.8, jnp.ones(2))
 
     def one_chain(key: Array) -> Array:
         state = algorithm.init(jnp.ones(2))
