@@ -90,7 +90,9 @@ def main(quick: bool, out: str) -> None:
         return jax.tree.map(lambda leaf: leaf[500:], history)  # the first steps are the warm-up
 
     states, infos = jax.vmap(one_chain)(jax.random.split(key_blackjax, 4))
-    by_blackjax = ss.Draws.from_blackjax(states, infos, constrain=posterior.constrain, name="BlackJAX HMC")
+    by_blackjax = ss.Draws.from_blackjax(
+        states, infos, axes=("chain", "draw"), constrain=posterior.constrain, name="BlackJAX HMC"
+    )
     # --8<-- [end:blackjax]
 
     # --8<-- [start:arviz]

@@ -184,9 +184,8 @@ class Draws:
             states: the states of all steps, such as ``blackjax.util.run_inference_algorithm`` returns with the infos
                 (``final, history``; then ``Draws.from_blackjax(*history)``), or a tree of positions.
             infos: the infos of all steps, or a dictionary of arrays.
-            axes: the leading axes in their order: ``("draw",)``, ``("chain", "draw")`` or ``("draw", "chain")``. By
-                default told from the log density of the states: one axis is one chain, two are chains and draws, if
-                there are no more chains than draws. Positions alone always need it.
+            axes: the leading axes in their order: ``("draw",)``, ``("chain", "draw")`` or ``("draw", "chain")``. Only
+                where the log density of the states has a single axis, one chain, can it be left out.
             constrain: position -> named sites; the identity by default.
             name: what to call the sampler.
             nfe: score evaluations per draw, the warm-up not counted, if you know them.

@@ -113,17 +113,16 @@ def _checked_axes(axes: Sequence[str] | None, logdensity: Any) -> tuple[str, ...
     shape = np.shape(logdensity)
     if len(shape) == 1:
         return ("draw",)
-    if len(shape) != 2:
+    if len(shape) == 2:
         raise ValueError(
-            f"`states`: their log density has the shape {shape}, but (draw,) or (chain, draw) is needed. Pass the "
-            "history of states, not the last one."
+            f"`axes`: the log density has the shape {shape}. Are these {shape[0]} chains of {shape[1]} draws (a vmap "
+            f"of whole runs), or {shape[1]} chains of {shape[0]} (a scan over vmapped steps)? Taken for each other "
+            f"they hide that chains disagree. {_SAY_AXES}"
         )
-    if shape[0] > shape[1]:
-        raise ValueError(
-            f"`axes`: the log density has the shape {shape}. Are these {shape[0]} chains of {shape[1]} draws, or "
-            f"{shape[1]} chains of {shape[0]}? {_SAY_AXES}"
-        )
-    return ("chain", "draw")
+    raise ValueError(
+        f"`states`: their log density has the shape {shape}, but (draw,) or two axes are needed. Pass the history of "
+        "states, not the last one."
+    )
 
 
 def _chain_first(source: str, leaf: Any, axes: tuple[str, ...]) -> np.ndarray:

@@ -28,7 +28,7 @@ _FIELDS = {*_RENAMED, "potential_energy", "diverging", "energy", "mean_accept_pr
 """Fields that keep their last name alone: `hmc_state.num_steps` of a Gibbs kernel, `adapt_state.step_size`."""
 
 _EXACT = {
-    **dict.fromkeys(("HMC", "NUTS", "HMCGibbs", "DiscreteHMCGibbs", "MixedHMC", "BarkerMH", "SA", "AIES", "ESS"), True),
+    **dict.fromkeys(("HMC", "NUTS", "HMCGibbs", "DiscreteHMCGibbs", "MixedHMC", "BarkerMH", "SA"), True),
     "HMCECS": False,  # its proxy of the likelihood perturbs the posterior
 }
 

@@ -17,8 +17,12 @@ NAMED_SITES = "named sites"
 """The attribute `coordinates` of draws whose positions are the named sites themselves, in the model's own coordinates
 and with deterministic sites among them: the sampler moved elsewhere."""
 
-_ACCEPTING = {"acceptance_rate", "accepted", "diverging", "tree_depth", "subiter"}
-"""Statistics that only samplers keep that leave their target invariant: they accept, or move along slices."""
+_ACCEPTING = {"acceptance_rate", "accepted", "subiter"}
+"""Statistics that only samplers keep that leave their target invariant: they accept, or move along slices.
+
+Not among them: the depth of a tree, which ArviZ makes up of any sampler's number of steps, and divergences, which
+unadjusted samplers report too.
+"""
 
 
 def imported_draws(

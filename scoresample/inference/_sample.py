@@ -17,14 +17,14 @@ from jax.sharding import Mesh, Sharding
 from jaxtyping import Array
 
 from scoresample._version import __version__
-from scoresample.checks import conservative_checks, measure_start, start_check
+from scoresample.checks import conservative_checks, measure_start, moves_check, start_check
 from scoresample.inference._chains import run_chains
 from scoresample.inference._doors import check_count, check_key, check_target, score_for_chains, starts
 from scoresample.inference._draws import Draws, SamplingError
 from scoresample.inference._particles import run_particles
 from scoresample.inference._progress import compile_seconds, wants_progress
 from scoresample.inference._sharding import mesh_of
-from scoresample.paths import AbstractPerturbedScore, AbstractScorePath
+from scoresample.paths import AbstractPerturbedScore, AbstractScorePath, TemperedPath
 from scoresample.samplers import AbstractParticleSampler, AbstractSampler, default_sampler, require_density
 from scoresample.scores import AbstractScore, LineIntegralDensity, Position
 
@@ -211,6 +211,10 @@ def _sample_particles(
         if mismatch is None:
             mismatch = measure_start(target, key_plan, plan.t_start)
         checks = [start_check(float(np.max(mismatch)))]
+    if "least_move" in drawn.stats:
+        checks.append(moves_check(float(np.min(drawn.stats["least_move"]))))
+    if isinstance(target, TemperedPath) and isinstance(target.target, LineIntegralDensity):
+        checks += conservative_checks(target.target, drawn.positions, key=key_plan)
     return Draws(
         position=jax.tree.map(lambda x: x[None], drawn.positions),
         kind="interacting" if sampler.interacting else "independent",

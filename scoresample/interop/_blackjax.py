@@ -96,9 +96,10 @@ def tuned(
     *,
     key: Array,
     num_warmup: int = 1000,
+    num_chains: int = 1,
     initial_position: Position | None = None,
 ) -> tuple[AbstractSampler, Position]:
-    """A sampler with the parameters that its own warm-up finds with one chain, and where that chain ends.
+    """A sampler with the parameters that its own warm-up finds, and where a chain of it ends.
 
     Start the chain that you keep at that position. Run the warm-up from several starts, with several keys, to see
     whether they agree.
@@ -108,7 +109,9 @@ def tuned(
         target: a score, or a path from noise to it.
         key: random key.
         num_warmup: warm-up steps.
-        initial_position: where to start. Needed only where the target does not know.
+        num_chains: chains that are tuned at once, of which the first is returned. Only samplers that tune all chains
+            together need more than one: `DynamicHMC`.
+        initial_position: where to start, for all chains. Needed only where the target does not know.
 
     Returns:
         The sampler with every parameter given, as [`as_blackjax`][scoresample.interop.as_blackjax] needs it, and a
@@ -134,11 +137,13 @@ def tuned(
     key_start, key_run = jax.random.split(key)
     if initial_position is not None:
         start = as_position(initial_position, score.structure, "initial_position")
+        starts = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_chains, *x.shape)), start)
     elif score.init_position is not None:
-        start = score.init_position(key_start)
+        starts = jax.vmap(score.init_position)(jax.random.split(key_start, num_chains))
+        start = one_of(starts)
     else:
         raise ValueError("`initial_position`: this target does not know where to start. Give one position.")
-    states, sampler = warm_up(score, sampler, jax.tree.map(lambda x: x[None], start), num_warmup, key_run)
+    states, sampler = warm_up(score, sampler, starts, num_warmup, key_run)
     return one_of(sampler), jax.tree.map(lambda x, like: x.astype(like.dtype), one_of(states).position, start)
 
 

@@ -27,6 +27,8 @@ _BLOCKS = "_gibbs_sites"
 """The model argument through which NumPyro's Gibbs hands the values of the other blocks on; it is always there."""
 
 _FIXED_SEED = 0
+_REFRESH = 7
+"""Folded into a key for what `refresh` draws: not 0 or 1, which splitting the key in two gives."""
 
 
 class ScoreKernelState(NamedTuple):
@@ -181,6 +183,11 @@ class ScoreKernel(MCMCKernel):
         return self._model
 
     @property
+    def asymptotically_exact(self) -> bool:
+        """Whether the sampler's invariant law is its target: what imported draws are judged by."""
+        return self._sampler.asymptotically_exact
+
+    @property
     def default_fields(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What is collected without asking."""
         return ("z", "diverging") if isinstance(self._sampler, AbstractHamiltonian) else ("z",)
@@ -279,7 +286,9 @@ class ScoreKernel(MCMCKernel):
         """The state at the same position after the values of other blocks have changed; one score evaluation."""
         score = self._score(model_args, {} if model_kwargs is None else model_kwargs)
         stepper = self._stepper_with(state.parameters)
-        fresh = stepper.init(score, state.z, key=jax.random.fold_in(state.rng_key, 0))
+        fresh = stepper.init(score, state.z, key=jax.random.fold_in(state.rng_key, _REFRESH))
+        if hasattr(fresh, "random_generator_arg"):  # the count of trajectories goes on
+            fresh = fresh._replace(random_generator_arg=state.state.random_generator_arg)
         fresh = jax.tree.map(lambda new, old: new.astype(old.dtype), fresh, state.state)
         return state._replace(state=fresh, stats=_with_lp(state.stats, score, state.z))
 
@@ -442,7 +451,11 @@ class ScoreKernel(MCMCKernel):
             z = jax.tree.map(lambda x, old: x.astype(old.dtype), inner.position, state.z)
             return state._replace(z=z, rng_key=rng_key, state=inner, parameters=parameters)
 
-        return jax.lax.cond(state.warmup_left == self._num_warmup // 2, tune, lambda state: state, counted)
+        # A loop of one turn or none: under vmap a conditional would run both its branches in every sweep.
+        due = state.warmup_left == self._num_warmup // 2
+        return jax.lax.while_loop(
+            lambda carry: carry[0], lambda carry: (jnp.zeros_like(carry[0]), tune(carry[1])), (due, counted)
+        )[1]
 
 
 def _as_arrays(tree: Any) -> Any:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import blackjax
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from scoresample.samplers._base import AbstractSampler
@@ -23,7 +24,8 @@ class Barker(AbstractSampler):
     Attributes:
         target_acceptance_rate: what the step size is tuned to, by dual averaging in the warm-up.
         step_size: standard deviation of the jump: where tuning starts, and what is used without a warm-up.
-        inverse_mass_matrix: estimated covariance, diagonal or dense, that scales the jumps; the identity if None.
+        inverse_mass_matrix: estimated covariance, diagonal or dense: jumps have `step_size` times its root as standard
+            deviation. The identity if None.
 
     Examples:
         >>> Barker().needs_density
@@ -37,7 +39,7 @@ class Barker(AbstractSampler):
 
     target_acceptance_rate: float = eqx.field(static=True, default=0.4)
     step_size: Array | float | None = eqx.field(default=None, converter=as_parameter)
-    inverse_mass_matrix: Array | None = eqx.field(default=None, converter=as_parameter)
+    inverse_mass_matrix: Any = eqx.field(default=None, converter=as_parameter)
 
     def __check_init__(self) -> None:
         """Check the settings."""
@@ -52,7 +54,9 @@ class Barker(AbstractSampler):
     def step(self, score: AbstractScore, state: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
         """One transition of BlackJAX's kernel; one score evaluation."""
         kernel = blackjax.barker.build_kernel()
-        mass = self.inverse_mass_matrix
+        # BlackJAX's kernel scales its jumps by the root of the mass matrix, so what it calls the inverse is the mass.
+        covariance = self.inverse_mass_matrix
+        mass = None if covariance is None else 1 / covariance if covariance.ndim < 2 else jnp.linalg.inv(covariance)
         state, info = kernel(
             key,
             state,

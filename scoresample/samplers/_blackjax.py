@@ -25,8 +25,8 @@ class BlackJAX(AbstractSampler):
     Attributes:
         algorithm: BlackJAX's algorithm, such as ``blackjax.rmh``, or any function with the same signature.
         parameters: its keyword arguments.
-        evaluations_per_step: score evaluations of one step where BlackJAX does not report
-            ``num_integration_steps``.
+        evaluations_per_step: score evaluations of one step, or of one integration step where BlackJAX reports their
+            number: 1 for leapfrog, 2 for the microcanonical samplers.
 
     Examples:
         >>> import blackjax, jax, jax.numpy as jnp
@@ -91,8 +91,8 @@ class BlackJAX(AbstractSampler):
     def step(self, score: AbstractScore, state: Any, *, key: Array) -> tuple[Any, dict[str, Array]]:
         """One step of the algorithm."""
         state, info = self._bound(score).step(key, state)
-        evaluations = getattr(info, "num_integration_steps", self.evaluations_per_step)
-        return state, statistics_of(state, info, evaluations)
+        steps = getattr(info, "num_integration_steps", 1)
+        return state, statistics_of(state, info, self.evaluations_per_step * steps)
 
     def warmup(
         self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array

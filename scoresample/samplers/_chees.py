@@ -28,7 +28,7 @@ def _next_count(count: Array) -> Array:
 
 def _num_steps(count: Array, longest: Array) -> Array:
     """The trajectory of draw number `count`: a quasi-random share of the longest, and at least one step."""
-    return jnp.ceil(halton_sequence(count, _HALTON_BITS) * longest).astype(int)
+    return jnp.maximum(jnp.ceil(halton_sequence(count, _HALTON_BITS) * longest), 1).astype(int)
 
 
 class DynamicHMC(AbstractSampler):

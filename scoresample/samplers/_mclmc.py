@@ -24,6 +24,9 @@ _WORK_NODES, _WORK_WEIGHTS = np.polynomial.legendre.leggauss(3)
 
 
 _APPROACH_STEPS, _APPROACH_GROWTH = 100, 1.5
+_LEAST_MEAN_STEPS = 1.2
+_TUNING_SHARE = 0.3
+"""Of the warm-up for each of the tuner's three parts; a third of one more for the step size."""
 
 
 def valueless_logdensity_fn(score: AbstractScore) -> Callable[[Position], Array]:
@@ -41,7 +44,7 @@ def valueless_logdensity_fn(score: AbstractScore) -> Callable[[Position], Array]
     return value
 
 
-def work(score: AbstractScore, start: Position, end: Position) -> Array:
+def work(score: Callable[[Position], Position], start: Position, end: Position) -> Array:
     """``integral_0^1 <s(x + u (y - x)), y - x> du``, by Gauss-Legendre quadrature with three nodes.
 
     The difference of the log density between two near points, from the score alone.
@@ -55,6 +58,18 @@ def work(score: AbstractScore, start: Position, end: Position) -> Array:
 
     values = jax.vmap(integrand)(jnp.asarray((_WORK_NODES + 1) / 2, dtype))
     return jnp.asarray(_WORK_WEIGHTS / 2, dtype) @ values
+
+
+def _shift_by(start: Position) -> Callable[[Position], Position]:
+    """From a chain's start as the origin back to positions.
+
+    BlackJAX's tuners estimate a variance as ``E x^2 - (E x)^2``, which cancels in float32 far from the origin.
+    """
+    return lambda position: jax.tree.map(jnp.add, position, start)
+
+
+def _at_zero(state: Any) -> Any:
+    return state._replace(position=jax.tree.map(jnp.zeros_like, state.position))
 
 
 def approach(score: AbstractScore, position: Position) -> Position:
@@ -81,8 +96,9 @@ def approach(score: AbstractScore, position: Position) -> Position:
         stride = length / jnp.sqrt(jnp.maximum(product(uphill, uphill), jnp.finfo(dtype).tiny))
         there = jax.tree.map(lambda x, s: x + stride.astype(x.dtype) * s, here, uphill)
         beyond = score(there)
-        gain = stride * (product(uphill, uphill) + product(uphill, beyond)) / 2
-        kept = jnp.isfinite(gain) & (gain > dimension)
+        onwards = product(uphill, beyond)  # negative beyond the bulk: such a step may have jumped over it
+        gain = stride * (product(uphill, uphill) + onwards) / 2
+        kept = jnp.isfinite(gain) & (gain > dimension) & (onwards >= 0)
         here, uphill = jax.tree.map(lambda new, old: jnp.where(kept, new, old), (there, beyond), (here, uphill))
         return here, uphill, jnp.where(kept, _APPROACH_GROWTH, 0.5).astype(dtype) * length
 
@@ -214,33 +230,35 @@ class MCLMC(AbstractMicrocanonical):
         if num_warmup == 0:
             require_tuned(self, "step_size", "decoherence_length")
             return states, self.untuned(positions), {"num_evaluations": jnp.ones((num_chains,), int)}
-        kernel = self._tuning_kernel(score)
-        num_steps = num_warmup * self.steps_per_draw
+        num_steps, logdensity = num_warmup * self.steps_per_draw, self._logdensity(score)
 
         def one_chain(state: Any, key: Array) -> tuple[Any, Any]:
+            shift = _shift_by(state.position)
             state, parameters, _ = blackjax.mclmc_find_L_and_step_size(
-                kernel,
+                self._tuning_kernel(lambda x: score(shift(x))),
                 num_steps,
-                state,
+                _at_zero(state),
                 key,
-                logdensity_fn=self._logdensity(score),
-                frac_tune1=0.3,
-                frac_tune2=0.3,
-                frac_tune3=0.3,
+                logdensity_fn=lambda x: logdensity(shift(x)),
+                frac_tune1=_TUNING_SHARE,
+                frac_tune2=_TUNING_SHARE,
+                frac_tune3=_TUNING_SHARE,
                 desired_energy_var=self.desired_energy_var,
             )
-            return state, parameters
+            return state._replace(position=shift(state.position)), parameters
 
         states, tuned = jax.vmap(one_chain)(states, jax.random.split(key_run, num_chains))
         sampler = self.with_parameters(
             decoherence_length=tuned.L, step_size=tuned.step_size, inverse_mass_matrix=tuned.inverse_mass_matrix
         )
-        evaluations = jnp.full((num_chains,), num_steps * (_EVALUATIONS_PER_STEP + len(_WORK_NODES)))
-        evaluations = evaluations + _APPROACH_STEPS + 2
+        third = round(_TUNING_SHARE * num_steps)  # a third of a third tunes the step once more, with the variances
+        tuning = 2 * third + round(third / 3)
+        evaluations = _APPROACH_STEPS + 2 + _EVALUATIONS_PER_STEP * (tuning + third) + len(_WORK_NODES) * tuning
+        evaluations = jnp.full((num_chains,), evaluations)
         facts = {"step_size": tuned.step_size, "decoherence_length": tuned.L}
         return states, sampler, {"num_evaluations": evaluations, **facts}
 
-    def _tuning_kernel(self, score: AbstractScore) -> Callable[..., Any]:
+    def _tuning_kernel(self, score: Callable[[Position], Position]) -> Callable[..., Any]:
         """BlackJAX's kernel, with the energy error from the work along the step.
 
         Also where there is a density: far from the bulk its values are so large that their difference in float32 is
@@ -294,8 +312,11 @@ class AdjustedMCLMC(AbstractMicrocanonical):
         check_share(target_acceptance_rate=self.target_acceptance_rate)
         check_positive(step_size=self.step_size)
         check_positive(inverse_mass_matrix=self.inverse_mass_matrix)
-        if self.num_integration_steps < 1:
-            raise ValueError(f"`num_integration_steps` must be at least 1, got {self.num_integration_steps}.")
+        if self.num_integration_steps < _LEAST_MEAN_STEPS:
+            raise ValueError(
+                f"`num_integration_steps` must be at least {_LEAST_MEAN_STEPS}, got {self.num_integration_steps}: "
+                "below, the tuner drives the step size to zero."
+            )
 
     def _kernel(self) -> Callable[..., Any]:
         return blackjax.adjusted_mclmc_dynamic.build_kernel(
@@ -334,18 +355,20 @@ class AdjustedMCLMC(AbstractMicrocanonical):
             require_tuned(self, "step_size")
             return states, self.untuned(positions), {"num_evaluations": jnp.ones((num_chains,), int)}
 
-        def one_chain(state: Any, key: Array) -> Any:
-            return blackjax.adjusted_mclmc_find_L_and_step_size(
+        def one_chain(state: Any, key: Array) -> tuple[Any, Any, Any]:
+            shift = _shift_by(state.position)
+            state, parameters, steps = blackjax.adjusted_mclmc_find_L_and_step_size(
                 self._kernel(),
-                logdensity,
+                lambda x: logdensity(shift(x)),
                 num_warmup,
-                state,
+                _at_zero(state),
                 key,
                 target=self.target_acceptance_rate,
                 frac_tune1=0.35,
                 frac_tune2=0.3,
                 target_num_integration_steps=self.num_integration_steps,
             )
+            return state._replace(position=shift(state.position)), parameters, steps
 
         states, tuned, steps = jax.vmap(one_chain)(states, jax.random.split(key_run, num_chains))
         sampler = self.with_parameters(step_size=tuned.step_size, inverse_mass_matrix=tuned.inverse_mass_matrix)

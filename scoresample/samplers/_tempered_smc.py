@@ -1,4 +1,4 @@
-"""Sequential Monte Carlo along a tempered path: BlackJAX's adaptive tempering with its Hamiltonian kernel."""
+"""Sequential Monte Carlo along a tempered path, of BlackJAX's parts: its Hamiltonian kernel, resampling, levels."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -6,8 +6,9 @@ import blackjax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from blackjax.smc import adaptive_tempered, resampling
-from blackjax.smc.tempered import TemperedSMCState
+from blackjax.smc import resampling
+from blackjax.smc.ess import ess_solver
+from blackjax.smc.solver import dichotomy
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
@@ -19,8 +20,8 @@ from scoresample.scores import Position, logdensity_fn
 
 _LEAST_LOG_RATIO = -1e30
 """Stands for minus infinity in log densities: times an increment of 0 it is still a number."""
-_GAIN = 1.0
-"""Of the step size's logarithm on the acceptance rate's distance from its target, level by level."""
+_GAIN = 2.0
+"""Of the step size's logarithm on the acceptance rate's distance from its target, move by move."""
 
 
 class TemperedSMCPlan(NamedTuple):
@@ -33,11 +34,16 @@ class TemperedSMCPlan(NamedTuple):
     t_start: Array
 
 
-class _Progress(NamedTuple):
-    smc: TemperedSMCState
+class _Population(NamedTuple):
+    """The particles at a level, weighted towards the next."""
+
+    particles: Position
+    log_weights: Array
+    inverse_temperature: Array
     step_size: Array
     log_z: Array
     acceptance_rate: Array
+    least_move: Array
     num_levels: Array
     key: Array
 
@@ -45,8 +51,8 @@ class _Progress(NamedTuple):
 class TemperedSMC(AbstractParticleSampler[TemperedPath]):
     """Adaptive tempered sequential Monte Carlo: a population carried from the reference to the target.
 
-    Level by level, particles are resampled, moved by Hamiltonian Monte Carlo that leaves the level invariant, and
-    weighted towards the next level, which is as far as the weights' effective size allows. Step size and mass matrix
+    Level by level, particles are weighted towards the next level, which is as far as the weights' effective size
+    allows, resampled, and moved by Hamiltonian Monte Carlo that leaves that level invariant. Step size and mass matrix
     follow the population. The weighted particles estimate expectations under the target with an error of order
     n^(-1/2), the adaptation's bias included; the mean of the weights' products estimates its normalising constant.
 
@@ -54,7 +60,10 @@ class TemperedSMC(AbstractParticleSampler[TemperedPath]):
     share ancestors, so they are not independent: `Draws` holds them as interacting, with weights.
 
     `Draws.info` has ``log_z``, the log of the target's normalising constant (of a NumPyro model: the log evidence),
-    ``num_levels`` and the last level's ``acceptance_rate``.
+    ``num_levels``, the last level's ``acceptance_rate``, and ``least_move``: the mean square that the moves of a level
+    shift a coordinate by, over twice its variance, for the worst coordinate and level. It is 1 where particles forget
+    where they were, and a check warns where it is small. Of a `LineIntegralDensity` the constant is relative to the
+    density at its origin.
 
     Source: Del Moral, Doucet and Jasra 2006, JRSS B 68(3), section 3; adaptive levels: Jasra et al. 2011, Scand. J.
     Statist. 38(1).
@@ -110,70 +119,106 @@ class TemperedSMC(AbstractParticleSampler[TemperedPath]):
         start = promoted(particles)
         num, dtype = jax.tree.leaves(start)[0].shape[0], jnp.result_type(*jax.tree.leaves(start))
         dimension = ravel_pytree(start)[0].size // num
-        kernel = self._level(path)
+        log_reference, log_ratio = _standard_densities(path)
 
-        def body(progress: _Progress) -> _Progress:
-            key, key_level = jax.random.split(progress.key)
-            smc, info = kernel(
-                key_level,
-                progress.smc,
-                self.num_moves,
-                {"step_size": progress.step_size[None], "inverse_mass_matrix": _variances(progress.smc)[None]},
-            )
-            rate = jnp.mean(jnp.nan_to_num(info.update_info.acceptance_rate)).astype(dtype)
-            step_size = progress.step_size * jnp.exp(_GAIN * (rate - self.target_acceptance_rate))
-            log_z = progress.log_z + info.log_likelihood_increment
-            return _Progress(
-                jax.tree.map(lambda new, old: new.astype(old.dtype), smc, progress.smc),
-                step_size.astype(dtype),
-                log_z.astype(dtype),
-                rate,
-                progress.num_levels + 1,
-                key,
+        def weigh(population: _Population) -> _Population:
+            """Weights towards the next level, as far as their effective size allows."""
+            ratios = jax.vmap(log_ratio)(population.particles)
+            left = 1 - population.inverse_temperature
+            step = ess_solver(lambda _: ratios, population.particles, self.target_ess, left, dichotomy)
+            step = jnp.clip(step, 0.0, left)
+            log_weights = step * ratios
+            total = jax.nn.logsumexp(log_weights)
+            return population._replace(
+                log_weights=(log_weights - total).astype(dtype),
+                inverse_temperature=jnp.where(step < left, population.inverse_temperature + step, 1.0).astype(dtype),
+                log_z=(population.log_z + total - jnp.log(num)).astype(dtype),
+                num_levels=population.num_levels + 1,
             )
 
-        zero = jnp.zeros((), dtype)
-        first = TemperedSMCState(start, jnp.full((num,), 1 / num, dtype), zero)
-        progress = jax.lax.while_loop(
-            lambda p: (p.smc.tempering_param < 1) & (p.num_levels < self.max_levels),
-            body,
-            _Progress(first, jnp.asarray(dimension**-0.25, dtype), zero, zero, jnp.zeros((), int), key),
+        def advance(population: _Population) -> _Population:
+            key, key_resample, key_move = jax.random.split(population.key, 3)
+            variances = _variances(population)
+            chosen = resampling.systematic(key_resample, jnp.exp(population.log_weights), num)
+            parents = jax.tree.map(lambda x: x[chosen], population.particles)
+            beta = population.inverse_temperature
+            moved, step_size, rate = self._moved(
+                parents, lambda z: log_reference(z) + beta * log_ratio(z), population.step_size, variances, key_move
+            )
+            squares = jnp.mean((_flat(moved) - _flat(parents)) ** 2, axis=0)
+            return weigh(
+                population._replace(
+                    particles=moved,
+                    step_size=step_size,
+                    acceptance_rate=rate,
+                    least_move=jnp.minimum(population.least_move, jnp.min(squares / (2 * variances))),
+                    key=key,
+                )
+            )
+
+        zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
+        equal = jnp.full((num,), -jnp.log(num), dtype)
+        step_size = jnp.asarray(dimension**-0.25, dtype)
+        first = _Population(start, equal, zero, step_size, zero, one, one, jnp.zeros((), int), key)
+        last = jax.lax.while_loop(
+            lambda p: (p.inverse_temperature < 1) & (p.num_levels < self.max_levels), advance, weigh(first)
         )
-        moved = jax.tree.map(lambda x, like: x.astype(like.dtype), progress.smc.particles, particles)
-        evaluations = progress.num_levels * (self.num_moves * self.num_integration_steps + 3)
+        moved = jax.tree.map(lambda x, like: x.astype(like.dtype), last.particles, particles)
+        per_level = self.num_moves * self.num_integration_steps + 2  # of the moves, their start, and the weights
         stats = {
-            "log_z": progress.log_z,
-            "num_levels": progress.num_levels,
-            "acceptance_rate": progress.acceptance_rate,
-            "solver_failed": jnp.asarray(progress.smc.tempering_param < 1),
+            "log_z": last.log_z,
+            "num_levels": last.num_levels,
+            "acceptance_rate": last.acceptance_rate,
+            "least_move": last.least_move,
+            "solver_failed": jnp.asarray(last.inverse_temperature < 1),
         }
-        return moved, jnp.log(progress.smc.weights), ParticleInfo(evaluations, stats)
+        return moved, last.log_weights, ParticleInfo((last.num_levels - 1) * per_level + 1, stats)
 
-    def _level(self, path: TemperedPath) -> Any:
-        """BlackJAX's kernel from one level to the next, in standard coordinates."""
-        log_reference, log_target = logdensity_fn(path.reference), logdensity_fn(path.target)
+    def _moved(
+        self, particles: Position, logdensity: Any, step_size: Array, variances: Array, key: Array
+    ) -> tuple[Position, Array, Array]:
+        """All particles after `num_moves` transitions of BlackJAX's Hamiltonian kernel.
 
-        def log_prior(z: Position) -> Array:
-            return log_reference(path.frame.to_position(z))
+        Returns:
+            The particles, the step size, which follows the acceptance rate of all particles from move to move, and the
+            last move's rate.
+        """
+        kernel = blackjax.hmc.build_kernel()
+        num = jax.tree.leaves(particles)[0].shape[0]
 
-        def log_ratio(z: Position) -> Array:
-            position = path.frame.to_position(z)
-            ratio = log_target(position) - log_reference(position)
-            return jnp.maximum(jnp.where(jnp.isnan(ratio), _LEAST_LOG_RATIO, ratio), _LEAST_LOG_RATIO)
+        def body(carry: tuple[Any, Array], key: Array) -> tuple[tuple[Any, Array], Array]:
+            states, step_size = carry
 
-        hamiltonian = blackjax.hmc.build_kernel()
+            def one(state: Any, key: Array) -> tuple[Any, Any]:
+                return kernel(key, state, logdensity, step_size, variances, self.num_integration_steps)
 
-        def move(key: Array, state: Any, logdensity: Any, *, step_size: Array, inverse_mass_matrix: Array) -> Any:
-            return hamiltonian(key, state, logdensity, step_size, inverse_mass_matrix, self.num_integration_steps)
+            states, info = jax.vmap(one)(states, jax.random.split(key, num))
+            rate = jnp.mean(jnp.nan_to_num(info.acceptance_rate)).astype(step_size.dtype)
+            return (states, step_size * jnp.exp(_GAIN * (rate - self.target_acceptance_rate))), rate
 
-        return adaptive_tempered.build_kernel(
-            log_prior, log_ratio, move, blackjax.hmc.init, resampling.systematic, self.target_ess
-        )
+        states = jax.vmap(lambda particle: blackjax.hmc.init(particle, logdensity))(particles)
+        (states, step_size), rates = jax.lax.scan(body, (states, step_size), jax.random.split(key, self.num_moves))
+        return states.position, step_size, rates[-1]
 
 
-def _variances(state: TemperedSMCState) -> Array:
+def _standard_densities(path: TemperedPath) -> tuple[Any, Any]:
+    """The log reference, and the log of target over reference, in standard coordinates."""
+    log_reference, log_target = logdensity_fn(path.reference), logdensity_fn(path.target)
+
+    def log_ratio(z: Position) -> Array:
+        position = path.frame.to_position(z)
+        ratio = log_target(position) - log_reference(position)
+        return jnp.maximum(jnp.where(jnp.isnan(ratio), _LEAST_LOG_RATIO, ratio), _LEAST_LOG_RATIO)
+
+    return lambda z: log_reference(path.frame.to_position(z)), log_ratio
+
+
+def _flat(particles: Position) -> Array:
+    return jax.vmap(lambda z: ravel_pytree(z)[0])(particles)
+
+
+def _variances(population: _Population) -> Array:
     """The weighted variances of the particles' coordinates, kept off zero."""
-    flat = jax.vmap(lambda z: ravel_pytree(z)[0])(state.particles)
-    mean = state.weights @ flat
-    variances = state.weights @ (flat - mean) ** 2
+    flat, weights = _flat(population.particles), jnp.exp(population.log_weights)
+    variances = weights @ (flat - weights @ flat) ** 2
     return jnp.maximum(variances, jnp.finfo(flat.dtype).tiny ** 0.5)

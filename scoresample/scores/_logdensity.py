@@ -53,7 +53,8 @@ def logdensity_fn(
 
     Returns:
         A function position -> scalar with a forward-mode rule, ``tangent = <score, dx>``: `jax.grad`, `jax.jvp`,
-        `jax.hessian` and `jax.vmap` work on it, with respect to the position and to the score's parameters.
+        `jax.hessian` and `jax.vmap` work on it, with respect to the position and to the score's parameters: the
+        arrays in it, such as the `args` of a `Score`. What its function closes over are constants.
 
     Raises:
         TypeError: if `score` is not a score.

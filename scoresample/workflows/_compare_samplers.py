@@ -122,11 +122,11 @@ def compare_samplers(
             next(keys)
             continue
         report(f"running {name}")
-        key_run = next(keys)
+        key_path, key_run = jax.random.split(next(keys))
         on = path if isinstance(sampler, AbstractParticleSampler) else target
         if name in tempered:
             assert isinstance(target, AbstractDensityScore)
-            on = _tempered(target, jax.random.fold_in(key_run, 1))
+            on = _tempered(target, key_path)
         assert on is not None
         results[name] = sample(on, sampler, key=key_run, **counts)
     if learned is not None:

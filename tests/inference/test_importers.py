@@ -21,6 +21,7 @@ from numpyro.infer import MCMC, NUTS
 
 import scoresample as ss
 from scoresample.inference import Draws
+from scoresample.interop import ScoreKernel
 from tests.diagnostics.made_draws import made_draws, normal_chains
 
 Y = jnp.array([0.4, -1.3, 2.2, 0.1, 1.9])
@@ -113,6 +114,7 @@ def test_what_a_tree_does_not_say_is_not_made_up() -> None:
 def test_statistics_and_attributes_of_other_programs_are_read() -> None:
     stats = {
         "n_steps": np.full((4, 30), 7),
+        "acceptance_rate": np.full((4, 30), 0.8),
         "diverging": np.zeros((4, 30), bool),
         "reached_max_tree_depth": np.ones((4, 30), bool),
         "message": np.full((4, 30), "fine"),
@@ -128,7 +130,13 @@ def test_statistics_and_attributes_of_other_programs_are_read() -> None:
     assert draws.info["num_warmup"] == 1000
     assert draws.attributes["sampler"] == "pymc"
     assert draws.attributes["asymptotically_exact"] == 1
-    assert sorted(draws.stats) == ["diverging", "n_steps", "non_finite", "reached_max_treedepth"]
+    assert sorted(draws.stats) == [
+        "acceptance_rate",
+        "diverging",
+        "n_steps",
+        "non_finite",
+        "reached_max_treedepth",
+    ]
     assert sorted(draws.info["left_out"]) == ["gradient", "message"]
     told = Draws.from_arviz(tree, name="PyMC's NUTS", nfe=8.0, seconds=1.0, asymptotically_exact=False)
     assert (told.nfe, told.seconds, told.attributes["sampler"]) == (8.0, 1.0, "PyMC's NUTS")
@@ -262,7 +270,7 @@ def test_samples_alone_are_no_run() -> None:
 
 def test_a_vmapped_history_comes_through_number_by_number() -> None:
     states, infos = history()
-    draws = Draws.from_blackjax(states, infos)
+    draws = Draws.from_blackjax(states, infos, axes=("chain", "draw"))
     assert (draws.num_chains, draws.num_draws) == (4, 50)
     for name in ("a", "b"):
         np.testing.assert_array_equal(draws.position[name], states.position[name])
@@ -287,12 +295,16 @@ def test_one_history_is_one_chain() -> None:
 def test_a_scan_over_vmapped_steps_has_draws_first() -> None:
     states, infos = history()
     turned = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), (states, infos))
-    draws, want = Draws.from_blackjax(*turned, axes=("draw", "chain")), Draws.from_blackjax(states, infos)
+    draws = Draws.from_blackjax(*turned, axes=("draw", "chain"))
+    want = Draws.from_blackjax(states, infos, axes=("chain", "draw"))
     np.testing.assert_array_equal(draws.position["a"], want.position["a"])
     np.testing.assert_array_equal(draws.stats["lp"], want.stats["lp"])
     np.testing.assert_array_equal(draws.stats["energy"], want.stats["energy"])
-    with pytest.raises(ValueError, match="Are these 50 chains of 4 draws, or 4 chains of 50"):
-        Draws.from_blackjax(*turned)
+    for chains, draws, pair in ((50, 4, turned), (4, 50, (states, infos))):
+        with pytest.raises(
+            ValueError, match=rf"Are these {chains} chains of {draws} draws .*, or {draws} chains of {chains}"
+        ):
+            Draws.from_blackjax(*pair)
 
 
 def test_positions_alone_need_their_axes() -> None:
@@ -313,9 +325,9 @@ def test_positions_alone_need_their_axes() -> None:
 def test_one_history_fits_another_only_of_its_own_run() -> None:
     states, infos = history()
     with pytest.raises(ValueError, match="`infos`: nothing in them is one number for each of the 4 x 50 draws"):
-        Draws.from_blackjax(states, jax.tree.map(lambda leaf: leaf[:, :-1], infos))
+        Draws.from_blackjax(states, jax.tree.map(lambda leaf: leaf[:, :-1], infos), axes=("chain", "draw"))
     with pytest.raises(TypeError, match="`infos` must be BlackJAX's infos"):
-        Draws.from_blackjax(states, 3.0)
+        Draws.from_blackjax(states, 3.0, axes=("chain", "draw"))
     with pytest.raises(TypeError, match=r"Draws\.from_blackjax\(\*history\)"):
         Draws.from_blackjax((states, infos))
     with pytest.raises(ValueError, match="Pass the history of states, not the last one"):
@@ -343,6 +355,19 @@ def test_a_history_is_shown_through_the_constrain_of_its_score(posterior: ss.Den
     np.testing.assert_allclose(draws.sites()["tau"][0], np.exp(position["tau"]), rtol=1e-6)
     assert sorted(draws.sites()) == ["mu", "ratio", "tau"]
     assert draws.attributes["sampler"] == "BlackJAX NUTS"
+
+
+def test_an_unadjusted_kernel_is_not_made_exact_by_what_arviz_makes_up() -> None:
+    """ArviZ derives a `tree_depth` of any number of steps."""
+
+    def normal() -> None:
+        numpyro.sample("x", dist.Normal(0.0, 1.0))
+
+    mcmc = MCMC(ScoreKernel(ss.ULA(1.2), normal, allow_prior=True), num_warmup=5, num_samples=20, progress_bar=False)
+    mcmc.run(jax.random.key(0), extra_fields=("num_steps",))
+    by_tree = Draws.from_arviz(arviz.from_numpyro(mcmc))
+    assert by_tree.attributes["asymptotically_exact"] == "unknown"
+    assert Draws.from_numpyro_mcmc(mcmc).attributes["asymptotically_exact"] == 0
 
 
 # Beside our own

@@ -168,6 +168,61 @@ def test_the_reported_number_of_score_evaluations_is_the_number_of_calls(sampler
         assert evaluations is None or len(calls) == evaluations
 
 
+@pytest.mark.parametrize("dense", [False, True])
+def test_barker_jumps_in_units_of_the_estimated_covariance(dense: bool) -> None:
+    variances = jnp.array([100.0, 1.0])
+    flat = ss.Score(jnp.zeros_like, structure=jnp.zeros(2))
+    sampler = ss.Barker(step_size=0.1, inverse_mass_matrix=jnp.diag(variances) if dense else variances)
+    target = ss.LineIntegralDensity(flat, jnp.zeros(2))
+    state = sampler.init(target, jnp.zeros(2), key=jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 4000)
+    jumps = jax.vmap(lambda key: sampler.step(target, state, key=key)[0].position)(keys)
+    np.testing.assert_allclose(jumps.std(axis=0), [1.0, 0.1], rtol=0.06)
+
+
+def test_the_tuner_of_mclmc_sees_the_energy_error_of_blackjax() -> None:
+    with jax.enable_x64(True):
+        target, start = density(), jax.tree.map(jnp.asarray, tree_position())
+        logdensity = ss.logdensity_fn(target)
+        state = blackjax.mclmc.init(start, logdensity, jax.random.key(0))
+        settings: dict[str, Any] = {
+            "logdensity_fn": logdensity, "inverse_mass_matrix": jnp.ones(3), "L": 2.0, "step_size": 0.3
+        }  # fmt: skip
+        for number in range(5):
+            key = jax.random.key(number)
+            _, ours = ss.MCLMC()._tuning_kernel(target)(key, state, **settings)
+            state, theirs = blackjax.mclmc.build_kernel()(key, state, **settings)
+            np.testing.assert_allclose(ours.energy_change, theirs.energy_change, rtol=1e-4, atol=1e-7)
+            assert abs(theirs.energy_change) > 1e-5, "too small to tell"
+
+
+@pytest.mark.parametrize("sampler", [ss.MCLMC(steps_per_draw=4), ss.AdjustedMCLMC(num_integration_steps=3.0)])
+def test_targets_far_from_the_origin_are_tuned_like_others(sampler: Any) -> None:
+    """The variance of a coordinate near 3,000 is lost in float32 where squares are averaged."""
+    far = ss.Gaussian(jnp.full(3, 3000.0), jnp.array([1.0, 0.5, 2.0]))
+    draws = ss.sample(far, sampler, key=jax.random.key(0), num_samples=1000, num_warmup=500)
+    assert np.isfinite(draws.info["warmup_step_size"]).all()
+    np.testing.assert_allclose(draws.position.std(axis=(0, 1)) ** 2, [1.0, 0.5, 2.0], rtol=0.25)
+
+
+def test_climbing_towards_the_bulk_leaves_alone_what_is_there() -> None:
+    from scoresample.samplers._mclmc import approach
+
+    target = ss.Gaussian(jnp.zeros(4), jnp.array([1.0, 1e-4, 1.0, 0.01]))
+    inside = target.sample(jax.random.key(0), 100)
+    np.testing.assert_array_equal(jax.vmap(lambda x: approach(target, x))(inside), inside)
+    outside = approach(target, jnp.full(4, 1e3))
+    assert float(target.logdensity(outside)) > float(target.logdensity(jnp.full(4, 1e3))) / 100
+
+    def heavy(x: Array) -> Array:
+        return -6.5 * jnp.log1p(jnp.sum((x / 1e-3) ** 2) / 3)
+
+    score = ss.DensityScore(heavy, structure=jnp.zeros(10))
+    ball = 1e-3 * jax.random.t(jax.random.key(1), 3.0, (50, 10))
+    moved = jax.vmap(lambda x: approach(score, x))(ball)
+    assert float(jnp.abs(moved).max()) < 2 * float(jnp.abs(ball).max()), "a chain was thrown out of a narrow bulk"
+
+
 def test_any_algorithm_of_blackjax_runs_as_it_is() -> None:
     def jump(key: Array, position: Any) -> Any:
         return jax.tree.map(lambda x: x + 0.7 * jax.random.normal(key, x.shape), position)
@@ -225,7 +280,7 @@ class TestDoors:
             (lambda: ss.MALA(step_size=-1.0), "`step_size` must be positive and finite"),
             (lambda: ss.MALA(target_acceptance_rate=1.5), "`target_acceptance_rate` must lie between 0 and 1"),
             (lambda: ss.MCLMC(steps_per_draw=0), "`steps_per_draw` must be at least 1"),
-            (lambda: ss.AdjustedMCLMC(num_integration_steps=0.5), "`num_integration_steps` must be at least 1"),
+            (lambda: ss.AdjustedMCLMC(num_integration_steps=0.5), "`num_integration_steps` must be at least 1.2"),
             (lambda: ss.SGHMC(friction=-0.1), "`friction` and `gradient_noise` must not be negative"),
             (lambda: ss.SGLD(temperature=0.0), "`temperature` must be positive"),
             (lambda: ss.TemperedSMC(target_ess=1.0), "`target_ess` must lie between 0 and 1"),

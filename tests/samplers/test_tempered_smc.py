@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import scoresample as ss
+from scoresample.checks import Check
 from scoresample.samplers import TemperedSMC
 from tests.cases import density, mixture
 
@@ -62,3 +63,48 @@ def test_densities_that_are_nowhere_do_not_stop_it() -> None:
     np.testing.assert_allclose(mean, np.sqrt(2 / np.pi), atol=0.1)
     # of the integral of exp(-|x|^2 / 2) over the half plane
     np.testing.assert_allclose(draws.info["log_z"].item(), np.log(np.pi), atol=0.15)
+
+
+def test_a_reference_that_is_too_narrow_is_widened_level_by_level() -> None:
+    path = ss.TemperedPath(ss.Gaussian(jnp.zeros(3), 0.09), ss.Gaussian(jnp.zeros(3), 1.0))
+    constants, spreads = [], []
+    for seed in range(RUNS):
+        draws = ss.sample(path, TemperedSMC(), key=jax.random.key(seed), num_samples=1000, num_chains=1)
+        assert draws.log_weights is not None
+        weights = np.exp(np.asarray(draws.log_weights[0], np.float64))
+        assert 1 / np.sum(weights**2) > 400, "a level went further than the weights allow"
+        constants.append(draws.info["log_z"].item())
+        spreads.append((weights @ draws.position[0] ** 2).mean())
+    assert abs(np.mean(constants)) < 0.1
+    np.testing.assert_allclose(np.mean(spreads), 1.0, atol=0.06)
+
+
+def test_moves_that_are_too_short_are_noticed() -> None:
+    scales = jnp.logspace(-1, 1, 5)
+    rotation = jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0], jnp.float32)
+    narrow = ss.Gaussian(jnp.zeros(5), rotation @ jnp.diag(scales**2) @ rotation.T)
+    path = ss.TemperedPath(ss.Gaussian(jnp.zeros(5), 100.0), narrow)
+
+    def check(sampler: TemperedSMC) -> Check:
+        draws = ss.sample(path, sampler, key=jax.random.key(0), num_samples=500, num_chains=1)
+        (found,) = draws.info["checks"]
+        assert found.name == "least move of the particles"
+        return found
+
+    assert not check(TemperedSMC(num_moves=1, num_integration_steps=1)).passed
+    assert check(TemperedSMC(num_moves=20, num_integration_steps=20)).passed
+
+
+def test_the_reported_number_of_evaluations_is_the_number_of_calls() -> None:
+    calls: list[int] = []
+
+    def counted(x: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda _: calls.append(1), x[0])
+        return -0.5 * jnp.sum((x - 1) ** 2)
+
+    path = ss.TemperedPath(ss.Gaussian(jnp.zeros(2), 9.0), ss.DensityScore(counted, structure=jnp.zeros(2)))
+    draws = ss.sample(
+        path, TemperedSMC(num_moves=2, num_integration_steps=3), key=jax.random.key(0), num_samples=10, num_chains=1
+    )
+    jax.effects_barrier()
+    assert len(calls) == 10 * draws.nfe == draws.info["num_evaluations"]
