@@ -14,7 +14,7 @@ from scipy.special import digamma, polygamma
 
 import scoresample as ss
 from scoresample.samplers import require_density
-from tests.cases import bare_tree, density, tree_position
+from tests.cases import bare_tree, density, network_path, tree_position
 
 MOST_Z = 5.0
 """In Monte-Carlo standard errors."""
@@ -306,3 +306,15 @@ class TestDoors:
 def test_states_are_blackjax_own() -> None:
     state = ss.MALA(step_size=0.1).init(density(), tree_position(), key=jax.random.key(0))
     assert isinstance(state, MALAState)
+
+
+def test_chains_run_on_the_last_level_of_a_learned_path() -> None:
+    """Its score alone: location (3, -4), scale (.5, 2), and a gain of .9 that makes the law a little narrow."""
+    draws = ss.sample(
+        network_path(), ss.MCLMC(steps_per_draw=6), key=jax.random.key(0), num_samples=1000, num_warmup=300
+    )
+    effects = draws.position["effects"]
+    np.testing.assert_allclose(effects.mean(axis=(0, 1)), [3.0, -4.0], atol=0.3)
+    assert "lp" not in draws.stats
+    with pytest.raises(TypeError, match="LineIntegralDensity"):
+        ss.sample(network_path(), ss.MALA(), key=jax.random.key(0))
