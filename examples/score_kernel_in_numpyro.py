@@ -44,7 +44,7 @@ def main(quick: bool) -> None:
     print(az.from_numpyro(mcmc).sample_stats.data_vars)
     # --8<-- [end:mcmc]
 
-    learn = {"num_pilot": 500, "num_epochs": 3, "width": 32} if quick else {}
+    learn = {"num_pilot": 500, "num_epochs": 3, "width": 32, "depth": 1, "sampler": ss.HMC()} if quick else {}
     # --8<-- [start:path]
     posterior = ss.from_numpyro(model, (EFFECTS, ERRORS))
     score, _ = ss.fit_score_to_density(posterior, key=jax.random.key(1), **learn)
