@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from scoresample.checks._check import Check, graded_check
-from scoresample.scores import AbstractScore, LineIntegralDensity, Position, random_like
+from scoresample.scores import AbstractScore, LineIntegralDensity, Position, line_integral, random_like
 
 _NUM_POINTS = 64
 """Positions that the checks of a run look at."""
@@ -80,7 +80,7 @@ def loop_integral(score: AbstractScore, corners: Position, *, num_nodes: int = 8
         raise ValueError("`corners` must have a leading axis of at least 3 corners: two enclose nothing.")
 
     def side(start: Position, end: Position) -> Array:
-        return LineIntegralDensity(score, start, num_nodes=num_nodes).logdensity(end)
+        return line_integral(score, start, end, num_nodes)
 
     return jnp.sum(jax.vmap(side)(corners, jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), corners)))
 

@@ -75,8 +75,8 @@ class Draws:
             nfe: score evaluations per draw, the warm-up not counted, if you know them.
             seconds: wall clock of the run, if you know it.
             asymptotically_exact: whether the chains leave their target invariant. By default what the tree says; else
-                yes if its statistics are those of such a sampler (acceptance rates, divergences); else unknown, and
-                `compare` asks for care.
+                yes if it holds acceptance rates, which only such a sampler has; else unknown, and `compare` asks for
+                care.
 
         Returns:
             Draws of kind ``"chains"``, unless the tree says otherwise; weighted draws that `to_arviz` resampled are

@@ -63,7 +63,7 @@ def pathfinder(
 ) -> PathfinderFit:
     """Follow L-BFGS from several starts, and keep the Gaussian on each path that is closest to the target.
 
-    Minutes of warm-up saved where the posterior is far from the starts: ``sample(target, NUTS(), key=key,
+    For starts in the bulk where the usual ones are far from it: ``sample(target, NUTS(), key=key,
     initial_position=pathfinder(target, key=key).starts())``. The draws are approximate: start from them, do not report
     them.
 

@@ -11,7 +11,6 @@ from scoresample.samplers._blackjax import BlackJAX as BlackJAX
 from scoresample.samplers._catalogue import available_samplers as available_samplers
 from scoresample.samplers._chees import DynamicHMC as DynamicHMC
 from scoresample.samplers._default import default_sampler as default_sampler
-from scoresample.samplers._density import promoted as promoted
 from scoresample.samplers._density import require_density as require_density
 from scoresample.samplers._diffrax import DiffraxSolver as DiffraxSolver
 from scoresample.samplers._exponential import ExponentialAdams as ExponentialAdams
@@ -24,7 +23,6 @@ from scoresample.samplers._karras_heun import KarrasHeun as KarrasHeun
 from scoresample.samplers._langevin import ULA as ULA
 from scoresample.samplers._mala import MALA as MALA
 from scoresample.samplers._mclmc import MCLMC as MCLMC
-from scoresample.samplers._mclmc import AbstractMicrocanonical as AbstractMicrocanonical
 from scoresample.samplers._mclmc import AdjustedMCLMC as AdjustedMCLMC
 from scoresample.samplers._predictor_corrector import PredictorCorrector as PredictorCorrector
 from scoresample.samplers._probability_flow import ProbabilityFlowODE as ProbabilityFlowODE

@@ -66,6 +66,16 @@ def for_each_chain[Sampler: AbstractSampler](sampler: Sampler, num_chains: int) 
     )
 
 
+def with_parameters[Sampler: AbstractSampler](sampler: Sampler, **parameters: Any) -> Sampler:
+    """The sampler with other values of some array parameters, whether they were given before or not."""
+    return eqx.tree_at(
+        lambda s: [getattr(s, name) for name in parameters],
+        sampler,
+        list(parameters.values()),
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
 def burn_in(
     sampler: AbstractSampler, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
 ) -> tuple[Any, Array]:

@@ -10,8 +10,8 @@ import optax
 from blackjax.mcmc.dynamic_hmc import halton_sequence
 from jaxtyping import Array
 
-from scoresample.samplers._base import AbstractSampler, for_each_chain
-from scoresample.samplers._density import promoted, require_density, statistics_of
+from scoresample.samplers._base import AbstractSampler, for_each_chain, with_parameters
+from scoresample.samplers._density import count_steps, promoted, require_density, statistics_of, untuned
 from scoresample.samplers._doors import as_parameter, check_positive, check_share, require_tuned
 from scoresample.scores import AbstractScore, Position, logdensity_fn
 
@@ -98,9 +98,11 @@ class DynamicHMC(AbstractSampler):
         """BlackJAX's ChEES adaptation of all chains together, with estimated variances."""
         positions = promoted(positions)
         leaves = jax.tree.leaves(positions)
-        num_chains, dimension = leaves[0].shape[0], sum(leaf[0].size for leaf in leaves)
+        num_chains = leaves[0].shape[0]
         if num_warmup == 0:
-            return self._untuned(score, positions, num_chains, dimension)
+            require_tuned(self, "step_size", "num_integration_steps")
+            states = jax.vmap(lambda position: self.init(score, position, key=key))(positions)
+            return states, untuned(self, positions), {"num_evaluations": jnp.ones((num_chains,), int)}
         if num_chains < 2:
             raise ValueError(
                 "`num_chains` (or `batch_size`) is 1, but ChEES tunes DynamicHMC by comparing chains. Run at least 2, "
@@ -112,7 +114,7 @@ class DynamicHMC(AbstractSampler):
             target_acceptance_rate=self.target_acceptance_rate,
             max_leapfrog_steps=self.max_num_steps,
             mass_matrix_estimation="diagonal",
-            adaptation_info_fn=_count_steps,
+            adaptation_info_fn=count_steps,
         )
         start = jnp.asarray(_START_STEP_SIZE, leaves[0].dtype) if self.step_size is None else self.step_size
         run: Any = adaptation.run
@@ -122,29 +124,7 @@ class DynamicHMC(AbstractSampler):
             "num_integration_steps": tuned["integration_steps_params"][0],
             "inverse_mass_matrix": tuned["inverse_mass_matrix"],
         }
-        sampler: Any = for_each_chain(self._with(**values), num_chains)
+        sampler: Any = for_each_chain(with_parameters(self, **values), num_chains)
         evaluations = info._wrapped_info.sum(axis=0) + 1
         facts = {"step_size": sampler.step_size, "num_integration_steps": sampler.num_integration_steps}
         return states, sampler, {"num_evaluations": evaluations, **facts}
-
-    def _with(self, **parameters: Any) -> "DynamicHMC":
-        return eqx.tree_at(
-            lambda s: [getattr(s, name) for name in parameters],
-            self,
-            list(parameters.values()),
-            is_leaf=lambda leaf: leaf is None,
-        )
-
-    def _untuned(
-        self, score: AbstractScore, positions: Position, num_chains: int, dimension: int
-    ) -> tuple[Any, "DynamicHMC", dict[str, Array]]:
-        require_tuned(self, "step_size", "num_integration_steps")
-        states = jax.vmap(lambda position: self.init(score, position, key=jax.random.key(0)))(positions)
-        mass = jnp.ones(dimension) if self.inverse_mass_matrix is None else self.inverse_mass_matrix
-        sampler = for_each_chain(self._with(inverse_mass_matrix=mass), num_chains)
-        return states, sampler, {"num_evaluations": jnp.ones((num_chains,), int)}
-
-
-def _count_steps(_states: Any, info: Any, _adaptation: Any) -> Array:
-    """What to keep of each warm-up step: the score evaluations of each chain."""
-    return jnp.asarray(info.num_integration_steps)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from scoresample.samplers._base import AbstractSampler
+from scoresample.samplers._base import AbstractSampler, for_each_chain, with_parameters
 from scoresample.scores import AbstractDensityScore, AbstractScore, Position
 
 
@@ -52,3 +52,18 @@ def statistics_of(state: Any, info: Any, evaluations: Array | int) -> dict[str, 
         if value is not None and jnp.ndim(value) == 0:
             stats[ours] = jnp.asarray(value)
     return stats
+
+
+def count_steps(_state: Any, info: Any, _adaptation: Any) -> Array:
+    """What to keep of each step of a warm-up of BlackJAX's: its score evaluations."""
+    return jnp.asarray(info.num_integration_steps)
+
+
+def untuned[Sampler: AbstractSampler](sampler: Sampler, positions: Position) -> Sampler:
+    """The sampler with the step size and the mass matrix that the user gave, the identity if none, for each chain."""
+    given: Any = sampler
+    leaves = jax.tree.leaves(positions)
+    num_chains, dimension = leaves[0].shape[0], sum(leaf[0].size for leaf in leaves)
+    mass = jnp.ones(dimension) if given.inverse_mass_matrix is None else jnp.asarray(given.inverse_mass_matrix)
+    step_size = jnp.asarray(given.step_size, leaves[0].dtype)
+    return for_each_chain(with_parameters(sampler, step_size=step_size, inverse_mass_matrix=mass), num_chains)

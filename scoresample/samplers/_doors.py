@@ -7,7 +7,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from scoresample.paths import AbstractPerturbedScore, AbstractScorePath
+from scoresample.paths import AbstractPerturbedScore, AbstractScorePath, TemperedPath
 from scoresample.scores import AbstractScore
 
 
@@ -67,6 +67,11 @@ def check_path(path: Any, needed: type[AbstractScorePath], sampler: object) -> N
     if isinstance(path, needed):
         return
     name, came = type(sampler).__name__, type(path).__name__
+    if needed is TemperedPath:
+        raise TypeError(
+            f"`target`: {name} tempers a density from a reference that can be drawn from, but {came} is no "
+            "TemperedPath. Make one of a density: TemperedPath(pathfinder(score, key=key).gaussian(), score)."
+        )
     if isinstance(path, AbstractScorePath):
         raise TypeError(
             f"`target`: {name} reverses a noise process, so it needs a perturbed score, but {came} is another kind of "

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from equinox import AbstractVar
 from jaxtyping import Array
 
-from scoresample.samplers._base import AbstractSampler
-from scoresample.samplers._density import promoted, require_density, statistics_of
+from scoresample.samplers._base import AbstractSampler, with_parameters
+from scoresample.samplers._density import count_steps, promoted, require_density, statistics_of, untuned
 from scoresample.samplers._doors import check_positive, check_share, require_tuned
 from scoresample.scores import AbstractScore, Position, logdensity_fn
 
@@ -69,16 +69,17 @@ class AbstractHamiltonian(AbstractSampler):
         positions = promoted(positions)
         num_chains = jax.tree.leaves(positions)[0].shape[0]
         if num_warmup == 0:
-            step_size, mass = self._untuned(positions)
+            require_tuned(self, "step_size")
+            sampler: Any = untuned(self, positions)
             states = jax.vmap(lambda position: self.init(score, position, key=key))(positions)
-            facts = {"num_evaluations": jnp.ones((num_chains,), int)}
+            evaluations = jnp.ones((num_chains,), int)
         else:
             adaptation = blackjax.window_adaptation(
                 self.algorithm(),
                 logdensity,
                 is_mass_matrix_diagonal=not self.dense_mass_matrix,
                 target_acceptance_rate=self.target_acceptance_rate,
-                adaptation_info_fn=_count_steps,
+                adaptation_info_fn=count_steps,
                 **self.parameters(),
             )
 
@@ -89,26 +90,10 @@ class AbstractHamiltonian(AbstractSampler):
                 return result.state, result.parameters, jnp.sum(num_steps) + 1
 
             states, tuned, evaluations = jax.vmap(one_chain)(positions, jax.random.split(key, num_chains))
-            step_size, mass = tuned["step_size"], tuned["inverse_mass_matrix"]
-            facts = {"num_evaluations": evaluations}
-        sampler = eqx.tree_at(
-            lambda s: (s.step_size, s.inverse_mass_matrix), self, (step_size, mass), is_leaf=lambda leaf: leaf is None
-        )
-        return states, sampler, {**facts, "step_size": step_size}
-
-    def _untuned(self, positions: Position) -> tuple[Array, Array]:
-        """The step size and the mass matrix that the user gave, one for each chain."""
-        require_tuned(self, "step_size")
-        first = jax.tree.leaves(positions)[0]
-        dimension = sum(leaf[0].size for leaf in jax.tree.leaves(positions))
-        mass = jnp.ones(dimension, first.dtype) if self.inverse_mass_matrix is None else self.inverse_mass_matrix
-        step_size = jnp.asarray(self.step_size, first.dtype)
-        return jnp.broadcast_to(step_size, first.shape[:1]), jnp.broadcast_to(mass, (first.shape[0], *mass.shape))
-
-
-def _count_steps(_state: Any, info: Any, _adaptation: Any) -> Array:
-    """What to keep of each warm-up step: its score evaluations."""
-    return jnp.asarray(info.num_integration_steps)
+            sampler = with_parameters(
+                self, step_size=tuned["step_size"], inverse_mass_matrix=tuned["inverse_mass_matrix"]
+            )
+        return states, sampler, {"num_evaluations": evaluations, "step_size": sampler.step_size}
 
 
 class NUTS(AbstractHamiltonian):

@@ -7,22 +7,18 @@ import blackjax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from blackjax.mcmc.adjusted_mclmc_dynamic import make_random_trajectory_length_fn
-from equinox import AbstractVar
 from jaxtyping import Array
 
-from scoresample.samplers._base import AbstractSampler, for_each_chain
-from scoresample.samplers._density import promoted, require_density, statistics_of
+from scoresample.samplers._base import AbstractSampler, with_parameters
+from scoresample.samplers._density import promoted, require_density, statistics_of, untuned
 from scoresample.samplers._doors import as_parameter, check_positive, check_share, require_tuned
-from scoresample.scores import AbstractDensityScore, AbstractScore, Position, logdensity_fn
+from scoresample.scores import AbstractDensityScore, AbstractScore, Position, line_integral, logdensity_fn
 
 _EVALUATIONS_PER_STEP = 2
 """Of the minimal-norm integrator (McLachlan) that BlackJAX uses."""
-_WORK_NODES, _WORK_WEIGHTS = np.polynomial.legendre.leggauss(3)
-"""Quadrature of the work along one step; its error is of order h^7, that of the energy itself of order h^3."""
-
-
+_WORK_NODES = 3
+"""Gauss-Legendre nodes of the work along one step; its error is of order h^7, that of the energy of order h^3."""
 _APPROACH_STEPS, _APPROACH_GROWTH = 100, 1.5
 _LEAST_MEAN_STEPS = 1.2
 _TUNING_SHARE = 0.3
@@ -44,22 +40,6 @@ def valueless_logdensity_fn(score: AbstractScore) -> Callable[[Position], Array]
     return value
 
 
-def work(score: Callable[[Position], Position], start: Position, end: Position) -> Array:
-    """``integral_0^1 <s(x + u (y - x)), y - x> du``, by Gauss-Legendre quadrature with three nodes.
-
-    The difference of the log density between two near points, from the score alone.
-    """
-    offset = jax.tree.map(jnp.subtract, end, start)
-    dtype = jnp.result_type(*jax.tree.leaves(offset))
-
-    def integrand(u: Array) -> Array:
-        point = jax.tree.map(lambda x, d: x + u.astype(x.dtype) * d, start, offset)
-        return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, score(point), offset))
-
-    values = jax.vmap(integrand)(jnp.asarray((_WORK_NODES + 1) / 2, dtype))
-    return jnp.asarray(_WORK_WEIGHTS / 2, dtype) @ values
-
-
 def _shift_by(start: Position) -> Callable[[Position], Position]:
     """From a chain's start as the origin back to positions.
 
@@ -75,8 +55,8 @@ def _at_zero(state: Any) -> Any:
 def approach(score: AbstractScore, position: Position) -> Position:
     """Climb towards the bulk from far outside, where BlackJAX's tuner of MCLMC would shrink its step to nothing.
 
-    Steps of a length that adapts along the score's direction, each kept if it gains more than one nat per dimension. In
-    the bulk no step gains so much, so a chain that starts there stays where it is.
+    Steps of a length that adapts along the score's direction, each kept if it gains more than one nat per dimension and
+    does not jump over the bulk. Hardly a step in the bulk gains so much, so a chain that starts there stays there.
 
     Arguments:
         score: any score.
@@ -106,35 +86,6 @@ def approach(score: AbstractScore, position: Position) -> Position:
     return jax.lax.fori_loop(0, _APPROACH_STEPS, body, first)[0]
 
 
-class AbstractMicrocanonical(AbstractSampler):
-    """What the microcanonical samplers share.
-
-    Attributes:
-        step_size: the integrator's step; None until it is tuned.
-        inverse_mass_matrix: estimated variances of the coordinates; None until they are tuned.
-    """
-
-    step_size: AbstractVar[Array | float | None]
-    inverse_mass_matrix: AbstractVar[Array | None]
-
-    def with_parameters(self, **parameters: Any) -> "AbstractMicrocanonical":
-        """The sampler with other values of some array parameters."""
-        names = list(parameters)
-        return eqx.tree_at(
-            lambda s: [getattr(s, name) for name in names],
-            self,
-            [parameters[name] for name in names],
-            is_leaf=lambda leaf: leaf is None,
-        )
-
-    def untuned(self, positions: Position) -> "AbstractMicrocanonical":
-        """The sampler with the parameters that the user gave, one of each for every chain."""
-        leaves = jax.tree.leaves(positions)
-        num_chains, dimension = leaves[0].shape[0], sum(leaf[0].size for leaf in leaves)
-        mass = jnp.ones(dimension, leaves[0].dtype) if self.inverse_mass_matrix is None else self.inverse_mass_matrix
-        return for_each_chain(self.with_parameters(inverse_mass_matrix=mass), num_chains)
-
-
 def require_two_dimensions(sampler: AbstractSampler, position: Position) -> None:
     """Raise a ValueError on the line, where a direction of constant speed cannot turn."""
     dimension = sum(jnp.size(leaf) for leaf in jax.tree.leaves(position))
@@ -145,7 +96,7 @@ def require_two_dimensions(sampler: AbstractSampler, position: Position) -> None
         )
 
 
-class MCLMC(AbstractMicrocanonical):
+class MCLMC(AbstractSampler):
     """Unadjusted microcanonical Langevin Monte Carlo.
 
     Dynamics of constant speed whose direction the score turns and noise decoheres over a length L. Nothing is accepted
@@ -208,15 +159,14 @@ class MCLMC(AbstractMicrocanonical):
             return state, (info.energy_change, info.nonans)
 
         state, (energy, finite) = jax.lax.scan(body, state, jax.random.split(key, self.steps_per_draw))
-        stats = statistics_of(state, None, _EVALUATIONS_PER_STEP * self.steps_per_draw) | {"diverging": ~finite.all()}
-        if not isinstance(score, AbstractDensityScore):
-            del stats["lp"]
-            return state, stats
-        return state, stats | {"energy_error": energy.sum()}
+        stats = {"n_steps": jnp.asarray(_EVALUATIONS_PER_STEP * self.steps_per_draw), "diverging": ~finite.all()}
+        if isinstance(score, AbstractDensityScore):
+            stats |= {"lp": state.logdensity, "energy_error": energy.sum()}
+        return state, stats
 
     def warmup(
         self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
-    ) -> tuple[Any, AbstractMicrocanonical, dict[str, Array]]:
+    ) -> tuple[Any, "MCLMC", dict[str, Array]]:
         """BlackJAX's tuner of step, variances and decoherence length, ``num_warmup * steps_per_draw`` steps long.
 
         Chains that start far outside the bulk climb towards it first.
@@ -226,10 +176,11 @@ class MCLMC(AbstractMicrocanonical):
         key_init, key_run = jax.random.split(key)
         if num_warmup > 0:
             positions = jax.vmap(lambda position: approach(score, position))(positions)
+        else:
+            require_tuned(self, "step_size", "decoherence_length")
         states = jax.vmap(lambda p, k: self.init(score, p, key=k))(positions, jax.random.split(key_init, num_chains))
         if num_warmup == 0:
-            require_tuned(self, "step_size", "decoherence_length")
-            return states, self.untuned(positions), {"num_evaluations": jnp.ones((num_chains,), int)}
+            return states, untuned(self, positions), {"num_evaluations": jnp.ones((num_chains,), int)}
         num_steps, logdensity = num_warmup * self.steps_per_draw, self._logdensity(score)
 
         def one_chain(state: Any, key: Array) -> tuple[Any, Any]:
@@ -248,12 +199,12 @@ class MCLMC(AbstractMicrocanonical):
             return state._replace(position=shift(state.position)), parameters
 
         states, tuned = jax.vmap(one_chain)(states, jax.random.split(key_run, num_chains))
-        sampler = self.with_parameters(
-            decoherence_length=tuned.L, step_size=tuned.step_size, inverse_mass_matrix=tuned.inverse_mass_matrix
+        sampler = with_parameters(
+            self, decoherence_length=tuned.L, step_size=tuned.step_size, inverse_mass_matrix=tuned.inverse_mass_matrix
         )
         third = round(_TUNING_SHARE * num_steps)  # a third of a third tunes the step once more, with the variances
         tuning = 2 * third + round(third / 3)
-        evaluations = _APPROACH_STEPS + 2 + _EVALUATIONS_PER_STEP * (tuning + third) + len(_WORK_NODES) * tuning
+        evaluations = _APPROACH_STEPS + 2 + _EVALUATIONS_PER_STEP * (tuning + third) + _WORK_NODES * tuning
         evaluations = jnp.full((num_chains,), evaluations)
         facts = {"step_size": tuned.step_size, "decoherence_length": tuned.L}
         return states, sampler, {"num_evaluations": evaluations, **facts}
@@ -268,7 +219,7 @@ class MCLMC(AbstractMicrocanonical):
 
         def with_work(rng_key: Array, state: Any, **parameters: Any) -> tuple[Any, Any]:
             after, info = kernel(rng_key, state, **parameters)
-            change = info.kinetic_change - work(score, state.position, after.position)
+            change = info.kinetic_change - line_integral(score, state.position, after.position, _WORK_NODES)
             finite = jnp.isfinite(change)
             return after, info._replace(
                 energy_change=jnp.where(finite, change, 0.0).astype(info.energy_change.dtype),
@@ -278,7 +229,7 @@ class MCLMC(AbstractMicrocanonical):
         return with_work
 
 
-class AdjustedMCLMC(AbstractMicrocanonical):
+class AdjustedMCLMC(AbstractSampler):
     """Metropolis-adjusted microcanonical Monte Carlo, with trajectories of random length.
 
     It leaves the target invariant. A proposal is a trajectory of constant speed; its length is drawn uniformly with
@@ -344,7 +295,7 @@ class AdjustedMCLMC(AbstractMicrocanonical):
 
     def warmup(
         self, score: AbstractScore, positions: Position, num_warmup: int, *, key: Array
-    ) -> tuple[Any, AbstractMicrocanonical, dict[str, Array]]:
+    ) -> tuple[Any, "AdjustedMCLMC", dict[str, Array]]:
         """BlackJAX's tuner of step and variances, `num_warmup` transitions long."""
         logdensity = logdensity_fn(require_density(self, score))
         positions = promoted(positions)
@@ -353,7 +304,7 @@ class AdjustedMCLMC(AbstractMicrocanonical):
         states = jax.vmap(lambda p, k: self.init(score, p, key=k))(positions, jax.random.split(key_init, num_chains))
         if num_warmup == 0:
             require_tuned(self, "step_size")
-            return states, self.untuned(positions), {"num_evaluations": jnp.ones((num_chains,), int)}
+            return states, untuned(self, positions), {"num_evaluations": jnp.ones((num_chains,), int)}
 
         def one_chain(state: Any, key: Array) -> tuple[Any, Any, Any]:
             shift = _shift_by(state.position)
@@ -371,6 +322,6 @@ class AdjustedMCLMC(AbstractMicrocanonical):
             return state._replace(position=shift(state.position)), parameters, steps
 
         states, tuned, steps = jax.vmap(one_chain)(states, jax.random.split(key_run, num_chains))
-        sampler = self.with_parameters(step_size=tuned.step_size, inverse_mass_matrix=tuned.inverse_mass_matrix)
+        sampler = with_parameters(self, step_size=tuned.step_size, inverse_mass_matrix=tuned.inverse_mass_matrix)
         evaluations = _EVALUATIONS_PER_STEP * steps + 1
         return states, sampler, {"num_evaluations": evaluations, "step_size": tuned.step_size}

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from blackjax.optimizers.dual_averaging import dual_averaging
 from jaxtyping import Array
 
-from scoresample.samplers._base import AbstractSampler, for_each_chain
+from scoresample.samplers._base import for_each_chain, with_parameters
 from scoresample.samplers._density import promoted
 from scoresample.scores import AbstractScore, Position
 
@@ -30,15 +29,12 @@ def tune_step_size(
     start = jnp.asarray(dimension ** (-1 / 3) if sampler.step_size is None else sampler.step_size, leaves[0].dtype)
     begin, update, final = dual_averaging()
 
-    def with_step_size(step_size: Array) -> AbstractSampler:
-        return eqx.tree_at(lambda s: s.step_size, sampler, step_size, is_leaf=lambda leaf: leaf is None)
-
     def one_chain(position: Position, key: Array) -> tuple[Any, Array]:
         key_init, key_steps = jax.random.split(key)
 
         def body(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
             state, averages = carry
-            state, stats = with_step_size(jnp.exp(averages.log_x)).step(score, state, key=key)
+            state, stats = with_parameters(sampler, step_size=jnp.exp(averages.log_x)).step(score, state, key=key)
             accepted = jnp.nan_to_num(stats["acceptance_rate"])
             return (state, update(averages, sampler.target_acceptance_rate - accepted)), None
 
@@ -50,9 +46,6 @@ def tune_step_size(
     states, step_sizes = jax.vmap(one_chain)(positions, jax.random.split(key, num_chains))
     if num_warmup == 0:
         step_sizes = jnp.broadcast_to(start, (num_chains,))
-    tuned = for_each_chain(
-        eqx.tree_at(lambda s: s.step_size, sampler, None, is_leaf=lambda leaf: leaf is None), num_chains
-    )
-    tuned = eqx.tree_at(lambda s: s.step_size, tuned, step_sizes, is_leaf=lambda leaf: leaf is None)
+    tuned = with_parameters(for_each_chain(with_parameters(sampler, step_size=start), num_chains), step_size=step_sizes)
     evaluations = jnp.full((num_chains,), num_warmup + 1)
     return states, tuned, {"num_evaluations": evaluations, "step_size": step_sizes}

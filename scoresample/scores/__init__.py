@@ -21,5 +21,6 @@ from scoresample.scores._exact import GaussianMixture as GaussianMixture
 from scoresample.scores._function import DensityScore as DensityScore
 from scoresample.scores._function import Score as Score
 from scoresample.scores._line_integral import LineIntegralDensity as LineIntegralDensity
+from scoresample.scores._line_integral import line_integral as line_integral
 from scoresample.scores._logdensity import logdensity_fn as logdensity_fn
 from scoresample.scores._numpyro import from_numpyro as from_numpyro

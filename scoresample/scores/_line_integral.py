@@ -18,6 +18,31 @@ from scoresample.scores._base import (
 )
 
 
+def line_integral(score: Callable[[Position], Position], start: Position, end: Position, num_nodes: int) -> Array:
+    """The work of a score along a segment, ``integral_0^1 <s(x + u (y - x)), y - x> du``, by Gauss-Legendre quadrature.
+
+    Arguments:
+        score: position -> tree like it.
+        start: x.
+        end: y; the result has its dtype.
+        num_nodes: number of quadrature nodes, and of score evaluations.
+
+    Returns:
+        A scalar in nats: the difference of the log density between the ends, where the score is a gradient.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
+    offset = jax.tree.map(lambda x, o: x - o.astype(x.dtype), end, start)
+
+    def integrand(u: Array) -> Array:
+        point = jax.tree.map(lambda x, d: x - (1 - u.astype(x.dtype)) * d, end, offset)
+        terms = jax.tree.map(jnp.vdot, score(point), offset)
+        return jax.tree.reduce(jnp.add, terms)
+
+    dtype = jnp.result_type(*jax.tree.leaves(end))
+    values = jax.vmap(integrand)(jnp.asarray((nodes + 1) / 2, dtype))
+    return jnp.asarray(weights / 2, dtype) @ values
+
+
 class LineIntegralDensity(AbstractDensityScore):
     """The log density of a score, as its line integral from a fixed origin.
 
@@ -81,7 +106,7 @@ class LineIntegralDensity(AbstractDensityScore):
 
     def logdensity(self, position: Position) -> Array:
         """The integral along the segment from the origin: a scalar, zero at the origin."""
-        return self._integral(position, self.num_nodes)
+        return line_integral(self.score, self.origin, position, self.num_nodes)
 
     def quadrature_error(self, position: Position) -> Array:
         """An estimate of the quadrature's error: how far the integral is from the one with twice as many nodes.
@@ -93,20 +118,8 @@ class LineIntegralDensity(AbstractDensityScore):
             A scalar in nats, not negative. `jax.vmap` it over draws: where it is not small against 1, raise
             `num_nodes`.
         """
-        return jnp.abs(self._integral(position, self.num_nodes) - self._integral(position, 2 * self.num_nodes))
-
-    def _integral(self, position: Position, num_nodes: int) -> Array:
-        nodes, weights = np.polynomial.legendre.leggauss(num_nodes)
-        offset = jax.tree.map(lambda x, o: x - o.astype(x.dtype), position, self.origin)
-
-        def integrand(u: Array) -> Array:
-            point = jax.tree.map(lambda x, d: x - (1 - u.astype(x.dtype)) * d, position, offset)
-            terms = jax.tree.map(jnp.vdot, self.score(point), offset)
-            return jax.tree.reduce(jnp.add, terms)
-
-        dtype = jnp.result_type(*jax.tree.leaves(position))
-        values = jax.vmap(integrand)(jnp.asarray((nodes + 1) / 2, dtype))
-        return jnp.asarray(weights / 2, dtype) @ values
+        finer = line_integral(self.score, self.origin, position, 2 * self.num_nodes)
+        return jnp.abs(self.logdensity(position) - finer)
 
     def value_and_score(self, position: Position) -> tuple[Array, Position]:
         """The integral and the score itself (not the derivative of the quadrature)."""

@@ -23,18 +23,9 @@ Content = dict[str, Any]
 """What a JSON file of posteriordb holds, or the arguments of a model: arrays by name."""
 
 
-class Flat(dist.ImproperUniform):
-    """A constant density that can be asked for a point of its support, so that models can be traced."""
-
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
-        del key
-        transform = dist.biject_to(self.support)
-        return transform(jnp.zeros(sample_shape + transform.inverse_shape(self.shape())))
-
-
 def flat(name: str, support: Any = constraints.real, shape: tuple[int, ...] = ()) -> Any:
     """A latent site with constant density on its support."""
-    return numpyro.sample(name, Flat(support, (), shape))
+    return numpyro.sample(name, dist.ImproperUniform(support, (), shape))
 
 
 def eight_schools(y: Any, sigma: Any) -> None:

@@ -14,6 +14,7 @@ from scipy.special import digamma, polygamma
 
 import scoresample as ss
 from scoresample.samplers import require_density
+from scoresample.scores import line_integral
 from tests.cases import bare_tree, density, network_path, tree_position
 
 MOST_Z = 5.0
@@ -80,12 +81,10 @@ def test_mclmc_ignores_values_once_it_is_tuned() -> None:
 
 
 def test_the_work_along_a_step_is_the_difference_of_log_densities() -> None:
-    from scoresample.samplers._mclmc import work
-
     target = density()
     start, end = tree_position(), jax.tree.map(lambda x: x + 0.3, tree_position())
     np.testing.assert_allclose(
-        work(bare_tree(), start, end), target.logdensity(end) - target.logdensity(start), rtol=1e-5
+        line_integral(bare_tree(), start, end, 3), target.logdensity(end) - target.logdensity(start), rtol=1e-5
     )
 
 

@@ -1,5 +1,7 @@
 """Tempered sequential Monte Carlo: weights of modes, the normalising constant, and what is reported."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,11 +43,13 @@ def test_a_run_that_does_not_arrive_is_a_failure() -> None:
         ss.sample(far_modes(), TemperedSMC(max_levels=1), key=jax.random.key(0), num_samples=100, num_chains=1)
 
 
-def test_it_needs_a_tempered_path() -> None:
-    with pytest.raises(TypeError, match="TemperedPath"):
-        ss.sample(ss.perturb(mixture(), ss.VP()), TemperedSMC(), key=jax.random.key(0))
-    with pytest.raises(TypeError, match="TemperedPath"):
-        ss.sample(density(), TemperedSMC(), key=jax.random.key(0))
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize(
+    "target", [ss.perturb(mixture(), ss.VP()), density()], ids=lambda target: type(target).__name__
+)
+def test_it_needs_a_tempered_path(target: Any) -> None:
+    with pytest.raises(TypeError, match=f"{type(target).__name__} is no TemperedPath. Make one"):
+        ss.sample(target, TemperedSMC(), key=jax.random.key(0))
 
 
 def test_densities_that_are_nowhere_do_not_stop_it() -> None:
