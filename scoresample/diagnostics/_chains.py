@@ -136,7 +136,10 @@ def distinct_positions(draws: Draws) -> int:
 
 
 def _quietly(statistic: Callable[..., object], value: np.ndarray, **settings: object) -> float:
-    """Evaluate without NumPy's warnings: a quantity that is frozen or not finite gives nan or infinity."""
+    """Evaluate without NumPy's warnings: a quantity that is frozen or not finite gives nan or infinity.
+
+    In double precision: the ranks of ten million draws have none of their own in single, and ESS would be nan.
+    """
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return float(np.asarray(statistic(value, **settings)))
+        return float(np.asarray(statistic(np.asarray(value, np.float64), **settings)))

@@ -45,3 +45,10 @@ def test_chains_have_everything() -> None:
     assert np.all(found.r_hat < 1.01)
     assert np.all((found.ess_bulk > 3000) & (found.ess_bulk <= 4000))
     assert np.all((found.ess_tail > 2500) & (found.ess_tail <= 4000))
+
+
+def test_many_draws_in_single_precision_have_an_effective_size() -> None:
+    """Ten million ranks do not fit into float32: the largest quantiles would be infinite, and the ESS nan."""
+    value = np.random.default_rng(0).normal(size=(2, 5_500_000)).astype(np.float32)
+    found = effective_sizes(made_draws(value), {"x": value})["x"]
+    assert 0.98 * value.size < found <= value.size
