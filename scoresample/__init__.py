@@ -4,7 +4,9 @@ from scoresample._version import __version__ as __version__
 from scoresample.checks import asymmetry as asymmetry
 from scoresample.checks import loop_integral as loop_integral
 from scoresample.diagnostics import DiscretisationError as DiscretisationError
+from scoresample.diagnostics import ScoreHealth as ScoreHealth
 from scoresample.diagnostics import discretisation_error as discretisation_error
+from scoresample.diagnostics import score_health as score_health
 from scoresample.inference import Draws as Draws
 from scoresample.inference import PathfinderFit as PathfinderFit
 from scoresample.inference import SamplingError as SamplingError
@@ -19,9 +21,12 @@ from scoresample.paths import AbstractDensityPath as AbstractDensityPath
 from scoresample.paths import AbstractNoiseProcess as AbstractNoiseProcess
 from scoresample.paths import AbstractPerturbedScore as AbstractPerturbedScore
 from scoresample.paths import AbstractScorePath as AbstractScorePath
+from scoresample.paths import PerturbedEnergy as PerturbedEnergy
 from scoresample.paths import PerturbedScore as PerturbedScore
+from scoresample.paths import ProbabilityFlowDensity as ProbabilityFlowDensity
 from scoresample.paths import SubVP as SubVP
 from scoresample.paths import TemperedPath as TemperedPath
+from scoresample.paths import fokker_planck_residual as fokker_planck_residual
 from scoresample.paths import perturb as perturb
 from scoresample.report import Comparison as Comparison
 from scoresample.report import compare as compare
@@ -56,8 +61,12 @@ from scoresample.scores import Gaussian as Gaussian
 from scoresample.scores import GaussianMixture as GaussianMixture
 from scoresample.scores import LineIntegralDensity as LineIntegralDensity
 from scoresample.scores import Score as Score
+from scoresample.scores import Support as Support
 from scoresample.scores import from_numpyro as from_numpyro
 from scoresample.scores import logdensity_fn as logdensity_fn
 from scoresample.training import fit_score as fit_score
+from scoresample.training import load_score as load_score
+from scoresample.training import save_score as save_score
 from scoresample.workflows import compare_samplers as compare_samplers
 from scoresample.workflows import fit_score_to_density as fit_score_to_density
+from scoresample.workflows import reweight as reweight

@@ -23,6 +23,7 @@ from scoresample.paths import (
     AbstractNoiseProcess,
     AbstractScorePath,
     PerturbedScore,
+    ProbabilityFlowDensity,
     SubVP,
     TemperedPath,
     perturb,
@@ -141,6 +142,7 @@ SCORES: dict[str, Callable[[], AbstractScore]] = {
     "tempered bare score": lambda: temper(bare(), 0.5),
     "level of a density path": lambda: perturb(mixture(), VP()).at(0.3),
     "level of a network": lambda: network_path().at(0.3),
+    "density of a probability flow": lambda: ProbabilityFlowDensity(perturb(gaussian_tree(), VP())),
 }
 
 PROCESSES: dict[str, Callable[[], AbstractNoiseProcess]] = {

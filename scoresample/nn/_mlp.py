@@ -1,61 +1,61 @@
-"""A residual multilayer perceptron whose layers are modulated by the noise level."""
+"""A residual multilayer perceptron that is told the noise level."""
+
+from typing import Literal, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-_LOWEST_FREQUENCY, _HIGHEST_FREQUENCY = 0.25, 8.0
-"""Range of the angular frequencies of the noise-level features, in radians per unit of log sigma."""
+from scoresample.nn._features import NoiseLevelFeatures, zeroed
+from scoresample.scores import Position
+
+Modulation = Literal["film", "concatenate"]
+"""How the noise level enters a network."""
 
 _EMBEDDING_WIDTH = 64
 """Width of the embedding of the noise level."""
 
 
-class NoiseLevelFeatures(eqx.Module):
-    """Sines and cosines of the logarithm of the noise level.
-
-    Attributes:
-        num_features: number of features, even.
-    """
-
-    num_features: int = eqx.field(static=True, default=16)
-
-    def __call__(self, log_sigma: Float[Array, ""]) -> Float[Array, " features"]:
-        """The features of one noise level."""
-        frequencies = np.geomspace(_LOWEST_FREQUENCY, _HIGHEST_FREQUENCY, self.num_features // 2)
-        angles = jnp.asarray(frequencies, log_sigma.dtype) * log_sigma
-        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
-
-
 class FiLMBlock(eqx.Module):
-    """``h + W2 silu((1 + gain(c)) normalise(W1 h) + shift(c))``: one residual block, modulated by features c.
+    """``h + W2 silu((1 + gain(c)) (W1 normalise(h)) + shift(c))``: one residual block, modulated by features c.
 
     Source: feature-wise linear modulation, Perez et al. 2018, arXiv 1709.07871.
     """
 
+    norm: eqx.nn.LayerNorm
     first: eqx.nn.Linear
     second: eqx.nn.Linear
-    modulation: eqx.nn.Linear
-    norm: eqx.nn.LayerNorm
+    modulation: eqx.nn.Linear | None
 
-    def __init__(self, width: int, num_features: int, *, key: Array) -> None:
-        """Make a block of a width."""
+    def __init__(self, width: int, num_features: int | None, *, key: Array) -> None:
+        """Make a block of a width; without features there is no modulation."""
         keys = jax.random.split(key, 3)
         self.norm = eqx.nn.LayerNorm(width)
         self.first = eqx.nn.Linear(width, width, key=keys[0])
         self.second = eqx.nn.Linear(width, width, key=keys[1])
-        self.modulation = eqx.nn.Linear(num_features, 2 * width, key=keys[2])
+        self.modulation = None if num_features is None else eqx.nn.Linear(num_features, 2 * width, key=keys[2])
 
     def __call__(self, hidden: Float[Array, " width"], features: Array) -> Float[Array, " width"]:
         """Apply the block."""
-        gain, shift = jnp.split(self.modulation(features), 2)
-        return hidden + self.second(jax.nn.silu((1 + gain) * self.first(self.norm(hidden)) + shift))
+        inner = self.first(self.norm(hidden))
+        if self.modulation is not None:
+            gain, shift = jnp.split(self.modulation(features), 2)
+            inner = (1 + gain) * inner + shift
+        return hidden + self.second(jax.nn.silu(inner))
 
 
 class ResidualMLP(eqx.Module):
-    """A network (vector, log sigma) -> vector of the same length.
+    """A network (x, log sigma) -> tree like x, for positions of any shapes: they are laid out in one vector.
+
+    Attributes:
+        dimension: numbers in a position.
+        width: width of the hidden layers.
+        depth: number of residual blocks.
+        outputs: length of the output vector, or None for a tree like x. 1 gives a scalar, for energies.
+        noise_level: ``"film"`` scales and shifts every block by features of the noise level; ``"concatenate"`` hands
+            them over once, beside x.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -64,33 +64,64 @@ class ResidualMLP(eqx.Module):
         (3,)
     """
 
+    dimension: int = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+    depth: int = eqx.field(static=True)
+    outputs: int | None = eqx.field(static=True)
+    noise_level: Modulation = eqx.field(static=True)
     features: NoiseLevelFeatures
     embed: eqx.nn.Linear
     lift: eqx.nn.Linear
     blocks: tuple[FiLMBlock, ...]
     project: eqx.nn.Linear
 
-    def __init__(self, dimension: int, *, width: int = 128, depth: int = 3, key: Array) -> None:
+    def __init__(
+        self,
+        dimension: int,
+        *,
+        width: int = 128,
+        depth: int = 3,
+        outputs: int | None = None,
+        noise_level: Modulation = "film",
+        key: Array,
+    ) -> None:
         """Make a network.
 
         Arguments:
-            dimension: length of the vectors.
+            dimension: numbers in a position.
             width: width of the hidden layers.
             depth: number of residual blocks.
+            outputs: length of the output vector, or None for a tree like x.
+            noise_level: ``"film"`` or ``"concatenate"``.
             key: random key of the initial weights.
+
+        Raises:
+            ValueError: if a size is below 1 or `noise_level` is unknown.
         """
+        for name, size in (("dimension", dimension), ("width", width), ("depth", depth), ("outputs", outputs or 1)):
+            if size < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {size}.")
+        if noise_level not in get_args(Modulation):
+            raise ValueError(f"`noise_level` must be one of {list(get_args(Modulation))}, got {noise_level!r}.")
+        self.dimension, self.width, self.depth = dimension, width, depth
+        self.outputs, self.noise_level = outputs, noise_level
         keys = jax.random.split(key, depth + 3)
+        film = noise_level == "film"
         self.features = NoiseLevelFeatures()
         self.embed = eqx.nn.Linear(self.features.num_features, _EMBEDDING_WIDTH, key=keys[0])
-        self.lift = eqx.nn.Linear(dimension, width, key=keys[1])
-        self.blocks = tuple(FiLMBlock(width, _EMBEDDING_WIDTH, key=k) for k in keys[3:])
-        project = eqx.nn.Linear(width, dimension, key=keys[2])
-        self.project = eqx.tree_at(lambda layer: (layer.weight, layer.bias), project, replace_fn=jnp.zeros_like)
+        self.lift = eqx.nn.Linear(dimension + (0 if film else _EMBEDDING_WIDTH), width, key=keys[1])
+        self.blocks = tuple(FiLMBlock(width, _EMBEDDING_WIDTH if film else None, key=k) for k in keys[3:])
+        project = eqx.nn.Linear(width, dimension if outputs is None else outputs, key=keys[2])
+        self.project = zeroed(project)
 
-    def __call__(self, x: Float[Array, " d"], log_sigma: Float[Array, ""]) -> Float[Array, " d"]:
+    def __call__(self, x: Position, log_sigma: Float[Array, ""]) -> Position:
         """The network's output at one point and noise level."""
+        vector, unravel = ravel_pytree(x)
         features = jax.nn.silu(self.embed(self.features(log_sigma)))
-        hidden = self.lift(x)
+        hidden = self.lift(vector if self.noise_level == "film" else jnp.concatenate([vector, features]))
         for block in self.blocks:
             hidden = block(hidden, features)
-        return self.project(jax.nn.silu(hidden))
+        output = self.project(jax.nn.silu(hidden))
+        if self.outputs is not None:
+            return output[0] if self.outputs == 1 else output
+        return unravel(output)

@@ -6,6 +6,12 @@ from scoresample.paths._base import FrozenDensityScore as FrozenDensityScore
 from scoresample.paths._base import FrozenScore as FrozenScore
 from scoresample.paths._base import as_time as as_time
 from scoresample.paths._base import score_particles as score_particles
+from scoresample.paths._energy import PerturbedEnergy as PerturbedEnergy
+from scoresample.paths._fokker_planck import fokker_planck_residual as fokker_planck_residual
+from scoresample.paths._fokker_planck import logdensity_fokker_planck as logdensity_fokker_planck
+from scoresample.paths._fokker_planck import logdensity_residual as logdensity_residual
+from scoresample.paths._fokker_planck import rademacher_like as rademacher_like
+from scoresample.paths._fokker_planck import score_fokker_planck as score_fokker_planck
 from scoresample.paths._frame import Frame as Frame
 from scoresample.paths._frame import make_frame as make_frame
 from scoresample.paths._grid import Grid as Grid
@@ -16,6 +22,8 @@ from scoresample.paths._grid import check_grid as check_grid
 from scoresample.paths._grid import levels_at as levels_at
 from scoresample.paths._grid import noise_levels as noise_levels
 from scoresample.paths._grid import refined_grid as refined_grid
+from scoresample.paths._likelihood import Likelihood as Likelihood
+from scoresample.paths._likelihood import ProbabilityFlowDensity as ProbabilityFlowDensity
 from scoresample.paths._lipschitz import estimate_lipschitz as estimate_lipschitz
 from scoresample.paths._perturbed import AbstractPerturbedScore as AbstractPerturbedScore
 from scoresample.paths._perturbed import PerturbedDensity as PerturbedDensity
@@ -32,4 +40,5 @@ from scoresample.paths._process import VE as VE
 from scoresample.paths._process import VP as VP
 from scoresample.paths._process import AbstractNoiseProcess as AbstractNoiseProcess
 from scoresample.paths._process import SubVP as SubVP
+from scoresample.paths._record import TrainingRecord as TrainingRecord
 from scoresample.paths._tempered import TemperedPath as TemperedPath

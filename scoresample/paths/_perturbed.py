@@ -210,7 +210,7 @@ class PerturbedScore(AbstractPerturbedScore):
         self.frame = make_frame(location, scale, self.structure)
         self.constrain = constrain
         self.record = record
-        self.log_snr_range = _checked_range(log_snr_range, process)
+        self.log_snr_range = checked_range(log_snr_range, process)
         _check_prediction(self)
 
     def _input(self, z: Position, t: Array) -> tuple[Position, Array]:
@@ -243,15 +243,21 @@ class PerturbedScore(AbstractPerturbedScore):
 
     def data_moments(self) -> tuple[Position, Position]:
         """Zero mean and unit variance: the meaning of standard coordinates."""
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self.structure)
-        return zeros, jax.tree.map(jnp.ones_like, zeros)
+        return unit_moments(self.structure)
 
     def condition_axes(self) -> Any:
         """None: nothing is particle by particle."""
         return None
 
 
-def _checked_range(log_snr_range: tuple[float, float] | None, process: AbstractNoiseProcess) -> Array:
+def unit_moments(structure: Structure) -> tuple[Position, Position]:
+    """Zero mean and unit variance, trees like a position."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), structure)
+    return zeros, jax.tree.map(jnp.ones_like, zeros)
+
+
+def checked_range(log_snr_range: tuple[float, float] | None, process: AbstractNoiseProcess) -> Array:
+    """The range of log(alpha/sigma) where a score is valid; by default all that the process reaches, to 0.002."""
     lowest = float(process.log_snr(jnp.asarray(1.0)))
     highest = min(-float(jnp.log(_DEFAULT_SIGMA_MIN)), float(process.log_snr(jnp.asarray(0.0))))
     low, high = (lowest, highest) if log_snr_range is None else log_snr_range
@@ -297,7 +303,7 @@ class PerturbedDensity(AbstractPerturbedScore, AbstractDensityPath):
         self.structure, self.constrain = density.structure, density.constrain
         end = -float(jnp.log(_SIGMA_MIN_FRACTION * density.smallest_scale()))
         end = min(end, float(process.log_snr(jnp.asarray(0.0))))
-        self.log_snr_range = _checked_range((float(process.log_snr(jnp.asarray(1.0))), end), process)
+        self.log_snr_range = checked_range((float(process.log_snr(jnp.asarray(1.0))), end), process)
 
     def _level(self, t: Array) -> AbstractExactDensity:
         return self.density.perturbed(self.process.alpha(t), self.process.variance(t))

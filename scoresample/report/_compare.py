@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from scoresample.checks import Check
-from scoresample.diagnostics import ModeWeights
+from scoresample.diagnostics import ModeWeights, ScoreHealth
 from scoresample.inference import Draws
 from scoresample.report._against import distrust, reference_checks, unverified_check
 from scoresample.report._comparison import Comparison
-from scoresample.report._doors import expected_mode_weights, mode_positions, validated_runs
+from scoresample.report._doors import expected_mode_weights, mode_positions, validated_runs, validated_scores
 from scoresample.report._format import counted, listed
 from scoresample.report._internal import internal_checks
 from scoresample.report._mode_check import mode_check
@@ -25,6 +25,7 @@ def compare(
     reference: str | Draws | None = None,
     modes: Any = None,
     mode_weights: Any = None,
+    scores: Mapping[str, ScoreHealth] | None = None,
     title: str | None = None,
     notes: Sequence[str] = (),
     seed: int = 0,
@@ -51,6 +52,8 @@ def compare(
             (unconstrained) space; with runs that were drawn elsewhere, a dictionary of the named sites.
         mode_weights: the true weights of the modes, shape (modes,), summing to one. Every run is held against them,
             the reference too. Without them the others are held against the reference's.
+        scores: what [`score_health`][scoresample.score_health] found about the scores behind the runs, by name. They
+            are shown with checks of their own, which no verdict on a run depends on.
         title: heading of the report.
         notes: sentences to show with it.
         seed: seed of every subsample, projection and split; the same seed gives the same report.
@@ -59,7 +62,8 @@ def compare(
         A `Comparison`.
 
     Raises:
-        TypeError: if `results` is not a mapping of names to `Draws`, or `reference` is neither.
+        TypeError: if `results` is not a mapping of names to `Draws`, `reference` is neither, or `scores` is not one of
+            names to `ScoreHealth`.
         ValueError: if there are no results, a name is unknown, runs have different coordinates, or modes and their
             weights do not fit.
 
@@ -72,6 +76,7 @@ def compare(
         'use'
     """
     results, reference_name, changes = validated_runs(results, reference)
+    learned = validated_scores(scores)
     centres = None if modes is None else mode_positions(modes, next(iter(results.values())))
     runs = {name: run_statistics(name, draws, modes=centres, seed=seed) for name, draws in results.items()}
     expected = expected_mode_weights(centres, mode_weights, runs, reference_name)
@@ -109,6 +114,7 @@ def compare(
         deviations=deviations,
         modes=centres,
         expected_modes=expected,
+        scores=learned,
         seed=seed,
     )
 

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from scoresample.checks import Check
-from scoresample.diagnostics import ModeWeights
+from scoresample.diagnostics import ModeWeights, ScoreHealth
 from scoresample.report._statistics import Deviation, RunStatistics
 from scoresample.report._table import NO_BREAK, shown, shown_columns
-from scoresample.report._verdict import Verdict
+from scoresample.report._verdict import Verdict, form_verdict
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,6 +33,7 @@ class Comparison:
         deviations: statistics of every run against the reference, by name; empty without one.
         modes: the modes' positions, shape (modes, dimension), or None.
         expected_modes: weights that the modes should have, with standard errors where a reference gave them.
+        scores: what was found about the scores behind the runs, by name.
         seed: seed of every subsample, projection and split.
     """
 
@@ -45,7 +46,13 @@ class Comparison:
     deviations: dict[str, Deviation]
     modes: np.ndarray | None = field(default=None)
     expected_modes: np.ndarray | ModeWeights | None = field(default=None)
+    scores: dict[str, ScoreHealth] = field(default_factory=dict)
     seed: int = 0
+
+    @property
+    def score_verdicts(self) -> dict[str, Verdict]:
+        """Whether each score can be trusted, by name."""
+        return {name: form_verdict(health.checks) for name, health in self.scores.items()}
 
     @property
     def checks(self) -> dict[str, tuple[Check, ...]]:
@@ -56,11 +63,15 @@ class Comparison:
         """The verdicts and the table, for a terminal."""
         lines = [self.title, "=" * len(self.title), ""]
         for name, verdict in self.verdicts.items():
-            lines.append(f"{name}{' (reference)' if name == self.reference else ''}: {verdict}")
-            for place, (cause, remedy) in enumerate(verdict.reasons):
-                lines += [f"  - {cause}"] if place else []
-                lines += [f"    -> {remedy}"] if remedy else []
+            lines += _text_verdict(f"{name}{' (reference)' if name == self.reference else ''}", verdict)
         lines += ["", _text_table(self.table), "", *self.notes]
+        if self.scores:
+            lines += ["", "Learned scores", "--------------"]
+        for name, verdict in self.score_verdicts.items():
+            health = self.scores[name]
+            lines += _text_verdict(name, verdict)
+            lines += [] if health.record is None else [f"  Training: {health.record}"]
+            lines += ["", health.levels_text(), ""]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -69,25 +80,22 @@ class Comparison:
         """Verdicts, checks and table as JSON; numbers that are not finite become null (infinities too).
 
         Returns:
-            A JSON object with the keys ``title``, ``reference``, ``verdicts``, ``table``, ``modes``, ``notes`` and
-            ``seed``.
+            A JSON object with the keys ``title``, ``reference``, ``verdicts``, ``table``, ``modes``, ``scores``,
+            ``notes`` and ``seed``.
         """
         content = {
             "title": self.title,
             "reference": self.reference,
-            "verdicts": {
-                name: {
-                    "level": verdict.level,
-                    "sentence": verdict.sentence,
-                    "checks": [asdict(check) for check in verdict.checks],
-                }
-                for name, verdict in self.verdicts.items()
-            },
+            "verdicts": {name: _verdict_content(verdict) for name, verdict in self.verdicts.items()},
             "table": self.table.to_dict(orient="index"),
             "modes": {
                 name: {"fractions": run.modes.fractions, "standard_errors": run.modes.standard_errors}
                 for name, run in self.runs.items()
                 if run.modes is not None
+            },
+            "scores": {
+                name: _verdict_content(verdict) | _score_content(self.scores[name])
+                for name, verdict in self.score_verdicts.items()
             },
             "notes": self.notes,
             "seed": self.seed,
@@ -118,6 +126,25 @@ class Comparison:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(self.to_html(), encoding="utf-8")
         return target
+
+
+def _text_verdict(name: str, verdict: Verdict) -> list[str]:
+    """A verdict with every cause and remedy, as lines."""
+    lines = [f"{name}: {verdict}"]
+    for place, (cause, remedy) in enumerate(verdict.reasons):
+        lines += [f"  - {cause}"] if place else []
+        lines += [f"    -> {remedy}"] if remedy else []
+    return lines
+
+
+def _verdict_content(verdict: Verdict) -> dict[str, Any]:
+    checks = [asdict(check) for check in verdict.checks]
+    return {"level": verdict.level, "sentence": verdict.sentence, "checks": checks}
+
+
+def _score_content(health: ScoreHealth) -> dict[str, Any]:
+    training = None if health.record is None else asdict(health.record)
+    return {"levels": health.table.to_dict(orient="list"), "points": health.num_points, "training": training}
 
 
 def _text_table(table: pd.DataFrame) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from scoresample.diagnostics import ModeWeights, coordinates
+from scoresample.diagnostics import ModeWeights, ScoreHealth, coordinates
 from scoresample.inference import Draws
 from scoresample.report._coordinates import in_common_coordinates
 from scoresample.report._format import listed
@@ -47,6 +47,22 @@ def validated_runs(results: Any, reference: Any) -> tuple[dict[str, Draws], str 
                 "Compare draws of one target, in the same coordinates."
             )
     return runs, name, notes
+
+
+def validated_scores(scores: Any) -> dict[str, ScoreHealth]:
+    """The scores' health by name; empty if there is none."""
+    if scores is None:
+        return {}
+    if not isinstance(scores, Mapping):
+        came = type(scores).__name__
+        raise TypeError(f"`scores` must map names to ScoreHealth, but a {came} came: {{'learned score': health}}.")
+    for name, health in scores.items():
+        if not isinstance(name, str) or not isinstance(health, ScoreHealth):
+            came = f"{type(name).__name__} -> {type(health).__name__}"
+            raise TypeError(
+                f"`scores` must map names to ScoreHealth, but {came} came. Pass what `score_health` returned."
+            )
+    return dict(scores)
 
 
 def _layout(draws: Draws) -> str:

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from scoresample.report._bars import modes_figure, ranks_figure
 from scoresample.report._comparison import Comparison
 from scoresample.report._format import human, listed
 from scoresample.report._plots import MAX_MARGINALS, MAX_PAIRED, marginals_figure, pairs_figure
+from scoresample.report._scores import health_figure, level_columns, level_rows, training_figure
 from scoresample.report._statistics import RunStatistics
 from scoresample.report._svg import inline_svg
 from scoresample.report._table import shown, shown_columns
@@ -47,6 +49,7 @@ def render(comparison: Comparison) -> str:
         columns=columns,
         cells={name: [shown(comparison.table, name, column) for column in columns] for name in comparison.verdicts},
         figures=_figures(comparison),
+        learned=_learned(comparison),
         summaries={name: _summary(run) for name, run in comparison.runs.items()},
         settings={name: _settings(run) for name, run in comparison.runs.items()},
     )
@@ -60,9 +63,7 @@ def _figures(comparison: Comparison) -> list[dict[str, Any]]:
 
     def add(name: str, heading: str, caption: str, figure: Any) -> None:
         if figure is not None:
-            svg = inline_svg(figure, name=name, alt=f"{heading}: {names}. {caption}")
-            width = round(figure.get_figwidth() * 72)
-            figures.append({"heading": heading, "caption": caption, "svg": Markup(svg), "width": width})
+            figures.append(_drawn(name, heading, f"{heading}: {names}.", caption, figure))
 
     add(
         "modes",
@@ -88,6 +89,38 @@ def _figures(comparison: Comparison) -> list[dict[str, Any]]:
             ranks_figure(run),
         )
     return figures
+
+
+def _drawn(name: str, heading: str, subject: str, caption: str, figure: Figure) -> dict[str, Any]:
+    svg = inline_svg(figure, name=name, alt=f"{subject} {caption}")
+    return {"heading": heading, "caption": caption, "svg": Markup(svg), "width": round(figure.get_figwidth() * 72)}
+
+
+def _learned(comparison: Comparison) -> list[dict[str, Any]]:
+    """What the page says about each score: its verdict, its training, its table and its figures."""
+    parts = []
+    for number, (name, health) in enumerate(comparison.scores.items()):
+        caption = (
+            f"At {health.num_points:,} held-out draws, noised. Left and middle: below 0.1 is good where the loss is "
+            "well below 1. Right: a good score lies below the Gaussian, and not above the draws."
+        )
+        heading = "By noise level"
+        figures = [_drawn(f"health{number}", heading, f"{name} by noise level.", caption, health_figure(health))]
+        if health.record is not None:
+            caption = "Left: the loss in training and on held-out points. Right: the latter in bands of noise levels."
+            figure = training_figure(health.record)
+            figures.append(_drawn(f"training{number}", "Training", f"Training of {name}.", caption, figure))
+        parts.append(
+            {
+                "name": name,
+                "verdict": comparison.score_verdicts[name],
+                "health": health,
+                "columns": level_columns(health),
+                "rows": level_rows(health),
+                "figures": figures,
+            }
+        )
+    return parts
 
 
 def _summary(run: RunStatistics) -> dict[str, Any] | None:

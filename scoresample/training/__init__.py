@@ -1,5 +1,10 @@
 """Training: draws in, perturbed score out."""
 
+from scoresample.training._checkpoint import load_score as load_score
+from scoresample.training._checkpoint import save_score as save_score
 from scoresample.training._fit import fit_score as fit_score
+from scoresample.training._levels import Weighting as Weighting
+from scoresample.training._loss import LossName as LossName
 from scoresample.training._loss import denoising_loss as denoising_loss
-from scoresample.training._record import TrainingRecord as TrainingRecord
+from scoresample.training._loss import implicit_loss as implicit_loss
+from scoresample.training._penalties import PenaltyName as PenaltyName

@@ -1,13 +1,17 @@
-"""What `fit_score` accepts as data: arrays, trees of arrays, or draws."""
+"""What `fit_score` accepts as data: arrays, trees of arrays, draws, or batches that come one after another."""
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.scores import Constrain, Position, named_sites
+from scoresample.scores import Constrain, Position, Support, as_support, named_sites
+
+Standardise = Literal["coordinates", "arrays", "none"]
+"""What shares a mean and a standard deviation."""
 
 _FEWEST_DRAWS = 50
 
@@ -21,88 +25,235 @@ class DrawsLike(Protocol):
     constrain: Any
 
 
-class TrainingData(NamedTuple):
-    """Standardised training data.
+class Frame64(NamedTuple):
+    """The standardisation, in double precision on the host.
 
     Attributes:
-        points: (n, d) points of zero mean and unit variance.
-        scores: (n, d) scores of the clean density at the points, in their coordinates, or None.
-        position: one position, for its tree and shapes.
-        location: the mean that was subtracted, a tree like a position.
-        scale: the standard deviation by which it was divided, likewise.
-        constrain: position -> named sites.
+        location: the mean that is subtracted, a tree like a position.
+        scale: the standard deviation by which is divided, likewise.
     """
 
-    points: Array
-    scores: Array | None
-    position: Position
     location: Position
     scale: Position
-    constrain: Constrain
 
 
-def prepare(data: Any, scores: Any, key: Array) -> TrainingData:
-    """Flatten, check and standardise data.
+class Points(NamedTuple):
+    """Standardised points as vectors, with the scores of the clean density there, or None."""
 
-    Raises:
-        TypeError: if `data` holds no floating arrays.
-        ValueError: if there are too few draws, lengths differ, values are not finite or a coordinate never varies.
+    points: np.ndarray
+    scores: np.ndarray | None
+
+
+class Stream:
+    """Batches from an iterator, joined to buffers of one size.
+
+    Attributes:
+        size: points in a buffer.
     """
-    constrain: Constrain = named_sites
-    tree: Any
-    if isinstance(data, DrawsLike):
-        constrain = data.constrain
-        tree, scores = (
-            jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), t) for t in (data.position, scores)
-        )
-        if data.log_weights is not None:
-            chosen = np.asarray(jax.random.categorical(key, jnp.ravel(data.log_weights), shape=data.log_weights.shape))
-            tree, scores = jax.tree.map(lambda x: x[chosen.ravel()], (tree, scores))
-    else:
-        tree, scores = jax.tree.map(np.asarray, (data, scores))
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    if not leaves or not all(np.issubdtype(leaf.dtype, np.number) for _, leaf in leaves):
-        raise TypeError(
-            f"`data` must be an array, a tree of arrays with one leading axis, or Draws, got {type(data).__name__}."
-        )
-    lengths = {leaf.shape[0] if leaf.ndim else 0 for _, leaf in leaves}
-    if len(lengths) != 1 or lengths.pop() < _FEWEST_DRAWS:
-        raise ValueError(
-            f"`data` needs one leading axis of at least {_FEWEST_DRAWS} draws, shared by all arrays; the shapes are "
-            f"{[leaf.shape for _, leaf in leaves]}. A score learned from fewer points only remembers them."
-        )
-    for path, leaf in leaves:
-        where = jax.tree_util.keystr(path, simple=True, separator=".") or "data"
-        if not np.isfinite(leaf).all():
-            raise ValueError(f"`data`: {int((~np.isfinite(leaf)).sum())} values of {where} are not finite. Drop them.")
-        constant = leaf.astype(np.float64).std(axis=0) <= 1e-7 * np.abs(leaf).max(axis=0)
-        if np.any(constant):
+
+    size: int
+
+    def __init__(self, data: Iterator[Any] | Callable[[], Any], size: int) -> None:
+        """Open a stream: an iterator, read once, or a function that opens it anew each time."""
+        self.size = size
+        self._open = None if isinstance(data, Iterator) else data
+        self._batches: Iterator[Any] = data if isinstance(data, Iterator) else iter(data())
+        self._left: Any = None
+        self._started = False
+
+    def pull(self, skip: int = 0) -> Any:
+        """The next buffer, or None at the end.
+
+        The first buffer is whatever the stream holds, if that is less. Later ones are full; a stream that can be opened
+        anew goes on from its beginning, without its first `skip` points.
+        """
+        parts, have, opened = ([], 0, False) if self._left is None else ([self._left], _length(self._left), False)
+        while have < self.size:
+            batch = next(self._batches, None)
+            if batch is None:
+                if self._open is None or opened or not self._started:
+                    break
+                self._batches, opened = iter(self._open()), True
+                batch = _drop(self._batches, skip)
+                if batch is None:
+                    break
+            parts.append(jax.tree.map(np.asarray, batch))
+            have += _length(batch)
+            opened = opened and _length(batch) == 0
+        if not parts and not self._started:
+            raise ValueError("`data`: the iterator gave no batches.")
+        if self._started and have < self.size:
+            return None
+        self._started = True
+        try:
+            joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        except ValueError as error:
             raise ValueError(
-                f"`data`: {int(np.sum(constant))} coordinates of {where} never vary. They have no density: drop them."
+                f"`data`: batches must be trees of arrays of one shape but for their length: {error}"
+            ) from error
+        self._left = jax.tree.map(lambda x: x[self.size :], joined) if have > self.size else None
+        return jax.tree.map(lambda x: x[: self.size], joined)
+
+
+def _drop(batches: Iterator[Any], number: int) -> Any:
+    """What is left of the batch in which the first `number` points end, or None if there are no more."""
+    for batch in batches:
+        length = _length(batch)
+        if length > number:
+            return jax.tree.map(lambda x, n=number: np.asarray(x)[n:], batch)
+        number -= length
+    return None
+
+
+class Source:
+    """Where points come from: all at once, or one buffer after another.
+
+    Attributes:
+        constrain: position -> named sites.
+        frame: the standardisation, from the first points.
+        first: the first points (all of them, where they fit into memory).
+        position: one position, for its tree, shapes and dtypes.
+        streams: whether more points come.
+    """
+
+    constrain: Constrain
+    frame: Frame64
+    first: Points
+    position: Position
+    streams: bool
+
+    def __init__(
+        self, data: Any, scores: Any, key: Array, support: Any, standardise: Standardise, buffer_size: int
+    ) -> None:
+        """Open data; see [`fit_score`][scoresample.fit_score] for what they may be.
+
+        Raises:
+            TypeError: if `data` holds no arrays of numbers.
+            ValueError: if there are too few draws, lengths differ, values are not finite, lie outside of the support
+                or never vary.
+        """
+        self.constrain = named_sites
+        self._support: Support | None = None
+        self._standardise: Standardise = standardise
+        self._stream: Stream | None = None
+        if isinstance(data, DrawsLike):
+            self.constrain = data.constrain
+            if support is not None:
+                raise ValueError("`support`: draws already live in unbounded coordinates. Leave it out.")
+        elif isinstance(data, Iterator) or (callable(data) and not isinstance(data, np.ndarray | jax.Array)):
+            if scores is not None:
+                raise ValueError("`scores` are taken beside arrays or draws only, not beside batches.")
+            self._stream = Stream(data, buffer_size)
+        self.streams = self._stream is not None
+        tree, scores = (self._stream.pull(), None) if self._stream is not None else _gather(data, scores, key)
+        self._check(tree, scores)
+        if support is not None:
+            dtype = jnp.asarray(0.0).dtype
+            self._support = as_support(support, jax.tree.map(lambda x: jnp.asarray(x[0], dtype), tree))
+            self.constrain = self._support
+            tree, scores = self._unbound(tree, scores)
+        self._check_spread(tree)
+        self.frame = _standardisation(tree, standardise)
+        self.position = jax.tree.map(lambda x: jnp.asarray(x[0], jnp.asarray(0.0).dtype), tree)
+        self.first = self._standard(tree, scores)
+
+    def more(self, held_out: int) -> Points | None:
+        """The next buffer of a stream, or None where it has ended.
+
+        Arguments:
+            held_out: points at the beginning of the stream that are not trained on.
+
+        Raises:
+            ValueError: if a batch does not look like the first, or holds values that are not finite.
+        """
+        assert self._stream is not None
+        tree = self._stream.pull(held_out)
+        if tree is None:
+            return None
+        self._check(tree, None)
+        return self._standard(*self._unbound(tree, None))
+
+    def _check(self, tree: Any, scores: Any) -> None:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        if not leaves or not all(np.issubdtype(leaf.dtype, np.number) for _, leaf in leaves):
+            raise TypeError(
+                "`data` must be an array, a tree of arrays with one leading axis, Draws, or an iterator of such "
+                f"batches, got {jax.tree.map(lambda x: x.dtype, tree)}."
             )
-    if scores is not None:
-        _check_scores(scores, tree)
-    dtype = jnp.asarray(0.0).dtype
-    tree = jax.tree.map(lambda x: x.astype(np.float64), tree)
-    location = jax.tree.map(lambda x: x.mean(axis=0), tree)
-    scale = jax.tree.map(lambda x: x.std(axis=0), tree)
-    standard = jax.tree.map(lambda x, m, s: ((x - m) / s).reshape(x.shape[0], -1), tree, location, scale)
-    points = np.concatenate(jax.tree.leaves(standard), axis=1)
-    if scores is not None:
-        scores = jax.tree.map(lambda g, s: (g * s).reshape(g.shape[0], -1), scores, scale)
-        scores = np.concatenate(jax.tree.leaves(scores), axis=1)
+        lengths = {leaf.shape[0] if leaf.ndim else 0 for _, leaf in leaves}
+        if len(lengths) != 1 or lengths.pop() < _FEWEST_DRAWS:
+            raise ValueError(
+                f"`data` needs one leading axis of at least {_FEWEST_DRAWS} draws, shared by all arrays; the shapes "
+                f"are {[leaf.shape for _, leaf in leaves]}. A score learned from fewer points only remembers them."
+            )
+        for path, leaf in leaves:
+            if not np.isfinite(leaf).all():
+                count = int((~np.isfinite(leaf)).sum())
+                raise ValueError(f"`data`: {count} values of {_label(path)} are not finite. Drop them.")
+        if scores is not None:
+            _check_scores(scores, tree)
 
-    def as_array(x: np.ndarray | np.generic) -> Array:
-        return jnp.asarray(x, dtype)
+    def _check_spread(self, tree: Any) -> None:
+        if self._standardise != "coordinates":
+            return
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            constant = leaf.astype(np.float64).std(axis=0) <= 1e-7 * np.abs(leaf).max(axis=0)
+            if np.any(constant):
+                raise ValueError(
+                    f"`data`: {int(np.sum(constant))} coordinates of {_label(path)} never vary. They have no density: "
+                    'drop them, or, for images with an empty border, pass standardise="arrays".'
+                )
 
-    return TrainingData(
-        as_array(points),
-        None if scores is None else as_array(scores),
-        jax.tree.map(lambda x: as_array(x[0]), tree),
-        jax.tree.map(as_array, location),
-        jax.tree.map(as_array, scale),
-        constrain,
-    )
+    def _unbound(self, tree: Any, scores: Any) -> tuple[Any, Any]:
+        """Bounded data in the unbounded coordinates in which they are learned, in double precision."""
+        if self._support is None:
+            return tree, scores
+        with jax.enable_x64(True):
+            support = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), self._support)
+            bounded = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), tree)
+            moved = jax.vmap(support.to_unbounded)(bounded)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(moved):
+                outside = int(np.sum(~np.isfinite(np.asarray(leaf))))
+                if outside:
+                    raise ValueError(
+                        f"`data`: {outside} values of {_label(path)} lie on or outside of the bounds of `support`. "
+                        "Drop them, or widen the bounds."
+                    )
+            if scores is not None:
+                scores = jax.vmap(support.score_to_unbounded)(moved, jax.tree.map(jnp.asarray, scores))
+            return jax.tree.map(np.asarray, (moved, scores))
+
+    def _standard(self, tree: Any, scores: Any) -> Points:
+        location, scale = self.frame
+        z = jax.tree.map(lambda x, m, s: _rows((x.astype(np.float64) - m) / s), tree, location, scale)
+        if scores is not None:
+            scores = jax.tree.map(lambda g, s: _rows(g * s), scores, scale)
+            scores = np.concatenate(jax.tree.leaves(scores), axis=1)
+        return Points(np.concatenate(jax.tree.leaves(z), axis=1), scores)
+
+
+def _gather(data: Any, scores: Any, key: Array) -> tuple[Any, Any]:
+    """A tree of arrays with one leading axis of draws, and the scores beside it."""
+    if not isinstance(data, DrawsLike):
+        return jax.tree.map(np.asarray, (data, scores))
+    tree, scores = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), (data.position, scores))
+    if data.log_weights is not None:
+        chosen = np.asarray(jax.random.categorical(key, jnp.ravel(data.log_weights), shape=data.log_weights.shape))
+        tree, scores = jax.tree.map(lambda x: x[chosen.ravel()], (tree, scores))
+    return tree, scores
+
+
+def _standardisation(tree: Any, standardise: Standardise) -> Frame64:
+    def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x = x.astype(np.float64)
+        if standardise == "coordinates":
+            return x.mean(axis=0), x.std(axis=0)
+        mean, spread = (x.mean(), x.std()) if standardise == "arrays" else (0.0, 1.0)
+        return np.full(x.shape[1:], mean), np.full(x.shape[1:], spread)
+
+    leaves, structure = jax.tree.flatten(tree)
+    columns = zip(*(moments(leaf) for leaf in leaves), strict=True)
+    return Frame64(*(jax.tree.unflatten(structure, list(column)) for column in columns))
 
 
 def _check_scores(scores: Any, tree: Any) -> None:
@@ -113,3 +264,15 @@ def _check_scores(scores: Any, tree: Any) -> None:
         )
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(scores)):
         raise ValueError("`scores`: some are not finite. Leave those draws out, or leave `scores` out.")
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    return x.reshape(x.shape[0], -1)
+
+
+def _length(batch: Any) -> int:
+    return max((np.shape(leaf)[0] if np.ndim(leaf) else 1 for leaf in jax.tree.leaves(batch)), default=0)
+
+
+def _label(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".") or "data"

@@ -1,5 +1,6 @@
-"""One epoch of denoising score matching, compiled once for all networks and data of the same shapes."""
+"""Rounds of epochs, compiled once for all networks and data of the same shapes."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,45 +9,94 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from scoresample.training._loss import denoising_loss, stratified_log_sigma
+from scoresample.training._layout import VectorDenoiser
+from scoresample.training._levels import Weighting, stratified_log_sigma
+from scoresample.training._loss import LossName, denoising_loss, implicit_loss
+from scoresample.training._penalties import PenaltyName, logdensity_fpe_penalty, score_fpe_penalty
 
-_CLIP_NORM = 5.0
 _WEIGHT_DECAY = 1e-4
 _WARMUP_FRACTION = 0.05
 _FEWEST_VALIDATION_TERMS = 4096
 """Held-out points are noised often enough to have at least this many terms in the validation loss."""
+_LEVEL_KNOTS = 33
+"""Where the logarithm of the loss is learned, over the range of noise levels."""
+_LOSS_STREAM, _PENALTY_STREAM = 2, 3
+"""What is folded into a step's key for the loss and the penalties; two keys are split from it for the noise."""
+
+LearningRate = float | Callable[[Any], Any]
 
 
-class Schedule(NamedTuple):
-    """The numbers an epoch is compiled for."""
+class Settings(NamedTuple):
+    """What an epoch is compiled for.
 
-    num_steps: int
+    Attributes:
+        batch_size: points in a step.
+        learning_rate: peak of the default schedule, or a schedule of the user's own.
+        gradient_clip: largest norm of a gradient.
+        ema_decay: decay of the average of the weights.
+        log_sigma_low: the least noise.
+        log_sigma_high: the most noise.
+        loss: the loss.
+        weighting: how often each noise level is looked at.
+        penalties: names and weights of the penalties.
+        penalty_points: points of each batch at which penalties are evaluated.
+        penalty_probes: directions for their divergences.
+    """
+
     batch_size: int
-    learning_rate: float
+    learning_rate: LearningRate
+    gradient_clip: float
     ema_decay: float
     log_sigma_low: float
     log_sigma_high: float
+    loss: LossName
+    weighting: Weighting
+    penalties: tuple[tuple[PenaltyName, float], ...]
+    penalty_points: int
+    penalty_probes: int
 
-    def optimiser(self) -> optax.GradientTransformation:
-        """AdamW with clipped gradients, a linear warm-up and a cosine decay to zero."""
-        rate = optax.warmup_cosine_decay_schedule(
-            0.0, self.learning_rate, max(int(_WARMUP_FRACTION * self.num_steps), 1), max(self.num_steps, 2)
+    def optimiser(self, num_steps: Array | int) -> optax.GradientTransformation:
+        """AdamW with clipped gradients; by default a linear warm-up and a cosine decay to zero at `num_steps`.
+
+        The number of steps may be traced: longer trainings do not compile again.
+        """
+        rate = self.learning_rate
+        return optax.chain(
+            optax.clip_by_global_norm(self.gradient_clip),
+            optax.adamw(rate if callable(rate) else _schedule(rate, num_steps), weight_decay=_WEIGHT_DECAY),
         )
-        return optax.chain(optax.clip_by_global_norm(_CLIP_NORM), optax.adamw(rate, weight_decay=_WEIGHT_DECAY))
+
+
+def _schedule(peak: float, num_steps: Array | int) -> Callable[[Any], Array]:
+    num_warmup = jnp.maximum(jnp.floor(_WARMUP_FRACTION * jnp.asarray(num_steps)), 1)
+
+    def rate(step: Any) -> Array:
+        rising = step / num_warmup
+        falling = 0.5 * (1 + jnp.cos(jnp.pi * (step - num_warmup) / jnp.maximum(num_steps - num_warmup, 1)))
+        return peak * jnp.where(step < num_warmup, rising, falling)
+
+    return rate
+
+
+class Trainable(NamedTuple):
+    """What is trained: the denoiser's arrays and, where weights of the levels are learned, their log losses."""
+
+    weights: Any
+    log_losses: Array | None
 
 
 class Training(NamedTuple):
-    """What changes from epoch to epoch."""
+    """What changes from epoch to epoch; for ensembles every array has a leading axis of members."""
 
-    weights: Any
+    trainable: Trainable
     optimiser: Any
     average: Any
     best: Any
     best_loss: Array
 
 
-class Validation(NamedTuple):
-    """Held-out points with their fixed noise."""
+class Batch(NamedTuple):
+    """Clean points with their noise and its levels."""
 
     clean: Array
     clean_score: Array | None
@@ -54,100 +104,172 @@ class Validation(NamedTuple):
     log_sigma: Array
 
 
-@eqx.filter_jit
-def start_training(weights: Any, schedule: Schedule, dtype: Any) -> Training:
+def start_training(weights: Any, settings: Settings, dtype: Any) -> Training:
     """The state before the first epoch."""
-    return Training(weights, schedule.optimiser().init(weights), weights, weights, jnp.asarray(jnp.inf, dtype))
+    log_losses = jnp.zeros(_LEVEL_KNOTS, dtype) if settings.weighting == "learned" else None
+    trainable = Trainable(weights, log_losses)
+    return Training(trainable, settings.optimiser(1).init(trainable), weights, weights, jnp.asarray(jnp.inf, dtype))
 
 
 @eqx.filter_jit
-def run_epoch(
+def start_members(weights: Any, settings: Settings, dtype: Any, num_members: int | None) -> Training:
+    """The state before the first epoch of one network, or of several whose arrays have a leading axis."""
+    if num_members is None:
+        return start_training(weights, settings, dtype)
+    return jax.vmap(lambda w: start_training(w, settings, dtype))(weights)
+
+
+@eqx.filter_jit
+def run_round(
     state: Training,
     static: Any,
-    schedule: Schedule,
-    key: Array,
+    settings: Settings,
+    keys: Array,
     points: Array,
     clean_scores: Array | None,
-    validation: Validation,
+    validation: Batch,
     first_step: Array,
+    num_steps: Array,
+    num_members: int | None = None,
 ) -> tuple[Training, Array, Array]:
-    """All batches of one pass over the points, then the held-out loss of the averaged weights.
+    """Some epochs, each all batches of one pass over the points, then the held-out loss of the averaged weights.
 
     Arguments:
         state: where the training stands.
-        static: the part of the denoiser that is not trained, as `equinox.partition` leaves it.
-        schedule: the settings.
-        key: random key of this epoch.
+        static: the part of the denoiser of vectors that is not trained, as `equinox.partition` leaves it.
+        settings: the settings.
+        keys: random keys of these epochs.
         points: the data, (n, d).
         clean_scores: the clean density's score at them, or None.
         validation: held-out points.
-        first_step: number of optimiser steps before this epoch.
+        first_step: number of optimiser steps before.
+        num_steps: number of optimiser steps of the whole training.
+        num_members: size of the ensemble, whose members have orders and noises of their own; None for one network.
 
     Returns:
-        The new state, the mean training loss and the held-out loss.
+        The new state, the mean training loss of each epoch and the held-out loss; of each member in an ensemble.
     """
-    optimiser, batch_size = schedule.optimiser(), schedule.batch_size
-    key_order, key_steps = jax.random.split(key)
+    if num_members is None:
+        return _one_round(state, static, settings, keys, points, clean_scores, validation, first_step, num_steps)
+    members = jax.vmap(lambda key: jax.random.split(key, num_members), out_axes=1)(keys)
+
+    def member(state: Training, keys: Array) -> tuple[Training, Array, Array]:
+        return _one_round(state, static, settings, keys, points, clean_scores, validation, first_step, num_steps)
+
+    return jax.vmap(member, out_axes=(0, 1, 0))(state, members)
+
+
+def _one_round(
+    state: Training,
+    static: Any,
+    settings: Settings,
+    keys: Array,
+    points: Array,
+    clean_scores: Array | None,
+    validation: Batch,
+    first_step: Array,
+    num_steps: Array,
+) -> tuple[Training, Array, Array]:
+    optimiser, batch_size = settings.optimiser(num_steps), settings.batch_size
     num_batches = points.shape[0] // batch_size
-    order = jax.random.permutation(key_order, points.shape[0])[: num_batches * batch_size]
 
     def step(carry: Any, inputs: Any) -> tuple[Any, Array]:
-        weights, optimiser_state, average = carry
+        trainable, optimiser_state, average = carry
         indices, key, number = inputs
         key_sigma, key_noise = jax.random.split(key)
         clean, clean_score = jax.tree.map(lambda x: x[indices], (points, clean_scores))
         noise = jax.random.normal(key_noise, clean.shape, clean.dtype)
-        log_sigma = stratified_log_sigma(
-            key_sigma, batch_size, schedule.log_sigma_low, schedule.log_sigma_high, clean.dtype
-        )
+        low, high = settings.log_sigma_low, settings.log_sigma_high
+        log_sigma = stratified_log_sigma(key_sigma, batch_size, low, high, clean.dtype, settings.weighting)
+        batch = Batch(clean, clean_score, noise, log_sigma)
 
-        def loss(weights: Any) -> Array:
-            return _each_loss(eqx.combine(weights, static), clean, clean_score, noise, log_sigma).mean()
+        def objective(trainable: Trainable) -> tuple[Array, Array]:
+            denoiser = eqx.combine(trainable.weights, static)
+            losses = _losses(denoiser, batch, settings.loss, key)
+            total = losses.mean()
+            if trainable.log_losses is not None:
+                knots = jnp.linspace(low, high, _LEVEL_KNOTS, dtype=clean.dtype)
+                log_loss = jnp.interp(log_sigma, knots, trainable.log_losses)
+                total = jnp.mean(losses * jnp.exp(-log_loss) + log_loss)
+            for name, weight in settings.penalties:
+                total = total + weight * _penalty(denoiser, name, batch, settings, key)
+            return total, losses.mean()
 
-        value, gradient = jax.value_and_grad(loss)(weights)
-        updates, optimiser_state = optimiser.update(gradient, optimiser_state, weights)
-        weights = optax.apply_updates(weights, updates)
+        (_, value), gradient = jax.value_and_grad(objective, has_aux=True)(trainable)
+        updates, optimiser_state = optimiser.update(gradient, optimiser_state, trainable)
+        trainable = optax.apply_updates(trainable, updates)
         # A young average follows the weights: decay (1 + n)/(10 + n) until it reaches ema_decay.
-        decay = jnp.minimum(schedule.ema_decay, (1 + number) / (10 + number)).astype(clean.dtype)
-        average = jax.tree.map(lambda a, w: decay * a + (1 - decay) * w, average, weights)
-        return (weights, optimiser_state, average), value
+        decay = jnp.minimum(settings.ema_decay, (1 + number) / (10 + number)).astype(clean.dtype)
+        average = jax.tree.map(lambda a, w: decay * a + (1 - decay) * w, average, trainable.weights)
+        return (trainable, optimiser_state, average), value
 
-    inputs = (
-        order.reshape(num_batches, batch_size),
-        jax.random.split(key_steps, num_batches),
-        first_step + jnp.arange(num_batches),
+    def epoch(carry: Any, inputs: Any) -> tuple[Any, Array]:
+        key, number = inputs
+        key_order, key_steps = jax.random.split(key)
+        order = jax.random.permutation(key_order, points.shape[0])[: num_batches * batch_size]
+        steps = (
+            order.reshape(num_batches, batch_size),
+            jax.random.split(key_steps, num_batches),
+            first_step + number * num_batches + jnp.arange(num_batches),
+        )
+        carry, losses = jax.lax.scan(step, carry, steps)
+        return carry, losses.mean()
+
+    (trainable, optimiser_state, average), train_losses = jax.lax.scan(
+        epoch, (state.trainable, state.optimiser, state.average), (keys, jnp.arange(keys.shape[0]))
     )
-    (weights, optimiser_state, average), losses = jax.lax.scan(
-        step, (state.weights, state.optimiser, state.average), inputs
-    )
-    held_out = _each_loss(eqx.combine(average, static), *validation).mean()
+    held_out = _losses(eqx.combine(average, static), validation, "denoising", None).mean()
     better = held_out < state.best_loss
     best = jax.tree.map(lambda new, old: jnp.where(better, new, old), average, state.best)
     best_loss = jnp.where(better, held_out, state.best_loss)
-    return Training(weights, optimiser_state, average, best, best_loss), losses.mean(), held_out
+    return Training(trainable, optimiser_state, average, best, best_loss), train_losses, held_out
 
 
 @eqx.filter_jit
-def fix_noise(points: Array, clean_scores: Array | None, key: Array, schedule: Schedule) -> Validation:
-    """Held-out points, repeated, with noise and stratified levels that stay the same in all epochs."""
+def fix_noise(points: Array, clean_scores: Array | None, key: Array, low: float, high: float) -> Batch:
+    """Held-out points, repeated, with noise and stratified levels that stay the same in all epochs.
+
+    The levels are uniform in log sigma whatever the weighting, so held-out losses of all trainings compare.
+    """
     repeats = -(-_FEWEST_VALIDATION_TERMS // points.shape[0])
     clean, clean_score = jax.tree.map(lambda x: jnp.tile(x, (repeats, 1)), (points, clean_scores))
     key_sigma, key_noise = jax.random.split(key)
     noise = jax.random.normal(key_noise, clean.shape, clean.dtype)
-    log_sigma = stratified_log_sigma(
-        key_sigma, clean.shape[0], schedule.log_sigma_low, schedule.log_sigma_high, clean.dtype
-    )
-    return Validation(clean, clean_score, noise, log_sigma)
+    log_sigma = stratified_log_sigma(key_sigma, clean.shape[0], low, high, clean.dtype)
+    return Batch(clean, clean_score, noise, log_sigma)
 
 
 @eqx.filter_jit
-def validation_losses(denoiser: Any, validation: Validation) -> Array:
-    """The loss of every held-out term."""
-    return _each_loss(denoiser, *validation)
+def validation_losses(denoiser: VectorDenoiser, validation: Batch) -> Array:
+    """The denoising loss of every held-out term."""
+    return _losses(denoiser, validation, "denoising", None)
 
 
-def _each_loss(denoiser: Any, clean: Array, clean_score: Array | None, noise: Array, log_sigma: Array) -> Array:
-    def one(z: Array, g: Array | None, e: Array, u: Array) -> Array:
-        return denoising_loss(denoiser, z, g, e, jnp.exp(u))
+def _losses(denoiser: VectorDenoiser, batch: Batch, loss: LossName, key: Array | None) -> Array:
+    if loss == "denoising":
 
-    return jax.vmap(one)(clean, clean_score, noise, log_sigma)
+        def one(z: Array, g: Array | None, e: Array, u: Array) -> Array:
+            return denoising_loss(denoiser, z, g, e, jnp.exp(u))
+
+        return jax.vmap(one)(*batch)
+    assert key is not None
+    key = jax.random.fold_in(key, _LOSS_STREAM)
+    probes = None if loss == "implicit" else jax.random.rademacher(key, batch.clean.shape, batch.clean.dtype)
+
+    def other(z: Array, e: Array, u: Array, probe: Array | None) -> Array:
+        return implicit_loss(denoiser, z + jnp.exp(u) * e, jnp.exp(u), probe)
+
+    return jax.vmap(other)(batch.clean, batch.noise, batch.log_sigma, probes)
+
+
+def _penalty(denoiser: VectorDenoiser, name: PenaltyName, batch: Batch, settings: Settings, key: Array) -> Array:
+    penalty = {"score-fpe": score_fpe_penalty, "logdensity-fpe": logdensity_fpe_penalty}[name]
+    num = min(settings.penalty_points, batch.clean.shape[0])
+    clean, noise, log_sigma = (x[:num] for x in (batch.clean, batch.noise, batch.log_sigma))
+
+    def one(z: Array, e: Array, u: Array, key: Array) -> Array:
+        return penalty(denoiser, z + jnp.exp(u) * e, u, key, settings.penalty_probes)
+
+    return jax.vmap(one)(
+        clean, noise, log_sigma, jax.random.split(jax.random.fold_in(key, _PENALTY_STREAM), num)
+    ).mean()

@@ -1,9 +1,11 @@
 """Learning a perturbed score from draws."""
 
+import math
+import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 import equinox as eqx
 import jax
@@ -12,14 +14,42 @@ import numpy as np
 from jaxtyping import Array
 from tqdm import tqdm
 
-from scoresample.nn import PreconditionedDenoiser, ResidualMLP, parameter_count
-from scoresample.paths import VP, AbstractNoiseProcess, PerturbedScore
-from scoresample.training._data import TrainingData, prepare
-from scoresample.training._epoch import Schedule, Validation, fix_noise, run_epoch, start_training, validation_losses
-from scoresample.training._record import TrainingRecord
+from scoresample.nn import (
+    DenoiserEnsemble,
+    Network,
+    Parametrisation,
+    PreconditionedDenoiser,
+    PreconditionedEnergy,
+    ResidualMLP,
+    parameter_count,
+)
+from scoresample.paths import VP, AbstractNoiseProcess, PerturbedEnergy, PerturbedScore, TrainingRecord
+from scoresample.training._data import Points, Source, Standardise
+from scoresample.training._epoch import (
+    Batch,
+    LearningRate,
+    Settings,
+    fix_noise,
+    run_round,
+    start_members,
+    validation_losses,
+)
+from scoresample.training._layout import Layout, VectorDenoiser, layout_of
+from scoresample.training._levels import Weighting
+from scoresample.training._loss import LossName
+from scoresample.training._penalties import PenaltyName
+from scoresample.training._resume import Progress, load_progress, run_fingerprint, save_progress
 
 _LEVEL_BANDS = 8
 _SECONDS_BEFORE_SHOWN = 2.0
+_SECONDS_BETWEEN_WRITES = 10.0
+_FEWEST_HELD_OUT = 10
+_VALIDATION_SHARE = 0.03
+"""Held-out losses are taken so often that they cost about this share of an epoch ..."""
+_FEWEST_VALIDATIONS = 30
+"""... but at least this many times in a training."""
+_STEP_COST = 3.0
+"""Of a training point, in evaluations of the network."""
 
 
 def fit_score(
@@ -28,49 +58,91 @@ def fit_score(
     key: Array,
     scores: Any = None,
     process: AbstractNoiseProcess | None = None,
-    network: Callable[[Array, Array], Array] | None = None,
+    network: Network | Callable[[Array], Network] | None = None,
     width: int = 128,
     depth: int = 3,
+    parametrisation: Parametrisation = "edm",
+    loss: LossName = "denoising",
+    weighting: Weighting = "uniform",
+    penalties: Mapping[PenaltyName, float] | None = None,
+    penalty_points: int = 64,
+    penalty_probes: int = 1,
+    num_members: int = 1,
     num_epochs: int = 300,
     batch_size: int = 256,
-    learning_rate: float = 1e-3,
+    learning_rate: LearningRate = 1e-3,
+    gradient_clip: float = 5.0,
     ema_decay: float = 0.999,
     validation_fraction: float = 0.1,
     patience: int | None = 100,
     sigma_range: tuple[float, float] = (0.005, 20.0),
+    standardise: Standardise = "coordinates",
+    support: Any = None,
+    buffer_size: int = 50_000,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
-) -> PerturbedScore:
-    """Learn the score of noised data by denoising score matching.
+) -> PerturbedScore | PerturbedEnergy:
+    """Learn the score of noised data by score matching.
 
-    Data are standardised; a denoiser learns ``E[z | z + s e]`` for noise levels s uniform in log s; the weights are
-    averaged over steps, and the average with the smallest held-out loss is kept. The denoiser serves any noise process.
+    Data are standardised; a denoiser learns ``E[z | z + s e]`` for noise levels s; the weights are averaged over steps,
+    and the average with the smallest held-out loss is kept. The denoiser serves any noise process. Whole epochs run on
+    the device.
 
     Arguments:
         data: an array (n, ...), a tree of arrays with one leading axis, or a sampler's `Draws`, whose `constrain` the
-            score inherits. Weighted draws are resampled. Use draws that were *not* the ones you will compare with.
+            score inherits. Weighted draws are resampled. For data larger than memory: an iterator of batches, or a
+            function that opens one (``lambda: iter(loader)``), in the same order each time. Use draws that were *not*
+            the ones you will compare with.
         key: random key.
         scores: the score of the target's own density at every draw, shaped like the data, where it is known: the
             training targets then vary much less (target score matching). Not for densities with hard edges.
         process: the noise process of the returned score, ``VP()`` by default.
-        network: a map (vector, log sigma) -> vector of the same length to train instead of a residual MLP.
+        network: a network to train instead of a residual MLP: an Equinox module (x, log sigma) -> tree like x, such as
+            [`UNet`][scoresample.nn.UNet], or a function key -> such a module.
         width: width of the MLP.
         depth: number of its residual blocks.
-        num_epochs: passes over the data.
+        parametrisation: what the network stands for: ``"edm"``, ``"velocity"``, ``"noise"`` or ``"score"``, see
+            [`PreconditionedDenoiser`][scoresample.nn.PreconditionedDenoiser]; or ``"energy"``, a log density whose
+            gradient is the score ([`PreconditionedEnergy`][scoresample.nn.PreconditionedEnergy]).
+        loss: ``"denoising"`` score matching; ``"sliced"`` or ``"implicit"``, which take the divergence of the score in
+            the place of the noise, by one random direction or exactly.
+        weighting: how often each noise level is looked at: ``"uniform"`` in log-SNR; ``"edm"``, log-normal (Karras et
+            al. 2022); ``"likelihood"``, by its share in the KL divergence (Song et al. 2021, arXiv 2101.09258);
+            ``"learned"``, uniform with each loss divided by a learned estimate of it (Karras et al. 2024, arXiv
+            2312.02696).
+        penalties: weights of penalties, by name: ``"score-fpe"``, the residual of the score Fokker-Planck equation;
+            ``"logdensity-fpe"``, that of the log density, for energies. A step then takes several times as long.
+        penalty_points: points of each batch at which penalties are evaluated.
+        penalty_probes: random directions for their divergences; 0 for the exact trace.
+        num_members: trains an ensemble of so many networks at once; the score is that of their mean.
+        num_epochs: passes over the data, or over a buffer of a stream.
         batch_size: points in a step.
-        learning_rate: peak of AdamW's learning rate, after a linear warm-up and before a cosine decay to zero.
+        learning_rate: peak of AdamW's learning rate, after a linear warm-up and before a cosine decay to zero; or a
+            schedule, step -> rate.
+        gradient_clip: gradients of a larger norm are scaled down to it.
         ema_decay: decay of the exponential average of the weights, per step.
-        validation_fraction: held-out share of the data.
+        validation_fraction: held-out share of the data, or of the first buffer.
         patience: stop after this many epochs without a new best held-out loss, or None to run them all.
         sigma_range: noise levels, in standard deviations of the data.
+        standardise: what is given zero mean and unit variance: ``"coordinates"``, each by itself; ``"arrays"``, each
+            array as a whole (images); ``"none"``.
+        support: bounds of the data, where they have any: a pair (low, high), with None for no bound, a dictionary of
+            such pairs by name, or a [`Support`][scoresample.Support]. The score is learned, and sampled, in unbounded
+            coordinates; draws show the bounded ones.
+        buffer_size: points of a stream that are held in memory at once: an epoch runs over so many.
+        checkpoint: a file that keeps the state of the training; if it is there already, the training goes on from it,
+            to the same result as without interruption.
         progress: show a progress bar; by default only on a terminal.
 
     Returns:
-        A [`PerturbedScore`][scoresample.PerturbedScore] in the data's own coordinates. Its `record` is the
-        [`TrainingRecord`][scoresample.training.TrainingRecord].
+        A [`PerturbedScore`][scoresample.PerturbedScore] in the data's own (unbounded) coordinates, or for energies a
+        [`PerturbedEnergy`][scoresample.PerturbedEnergy]. Its `record` is the
+        [`TrainingRecord`][scoresample.paths.TrainingRecord].
 
     Raises:
         TypeError: if `data` holds no arrays.
-        ValueError: if the data or a setting cannot be used; the message says why.
+        ValueError: if the data or a setting cannot be used, or `checkpoint` belongs to another training; the message
+            says why.
         RuntimeError: if the loss becomes non-finite.
 
     Examples:
@@ -81,70 +153,180 @@ def fit_score(
         >>> score(data[0], 0.5).shape
         (2,)
     """
-    _check_settings(
-        num_epochs, batch_size, width, depth, learning_rate, ema_decay, validation_fraction, patience, sigma_range
+    _check_counts(
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        width=width,
+        depth=depth,
+        num_members=num_members,
+        penalty_points=penalty_points,
+        buffer_size=buffer_size,
+        **({} if patience is None else {"patience": patience}),
     )
+    _check_numbers(learning_rate, gradient_clip, ema_decay, validation_fraction, sigma_range, penalty_probes)
+    for name, value, options in (
+        ("parametrisation", parametrisation, Parametrisation),
+        ("loss", loss, LossName),
+        ("weighting", weighting, Weighting),
+        ("standardise", standardise, Standardise),
+    ):
+        if value not in get_args(options):
+            raise ValueError(f"`{name}` must be one of {list(get_args(options))}, got {value!r}.")
+    penalties = _checked_penalties(penalties, parametrisation)
+    if loss != "denoising" and scores is not None:
+        raise ValueError(f"`scores` are targets of the denoising loss; the {loss} loss has none. Leave one out.")
+    if parametrisation == "energy" and num_members > 1:
+        raise ValueError("`num_members`: ensembles of energies are not supported. Train them one by one.")
+
     started = time.perf_counter()
     key_data, key_network, key_split, key_noise, key_epochs = jax.random.split(key, 5)
-    prepared = prepare(data, scores, key_data)
-    dimension = prepared.points.shape[1]
-    if network is None:
-        network = ResidualMLP(dimension, width=width, depth=depth, key=key_network)
-    denoiser = PreconditionedDenoiser(network)
-    order = jax.random.permutation(key_split, prepared.points.shape[0])
-    num_validation = max(int(validation_fraction * prepared.points.shape[0]), 10)
-    held_out, kept = order[:num_validation], order[num_validation:]
-    batch_size = min(batch_size, len(kept))
-    steps_per_epoch = len(kept) // batch_size
+    source = Source(data, scores, key_data, support, standardise, buffer_size)
+    layout = layout_of(source.position)
+    dtype = jnp.asarray(0.0).dtype
+    kept, held_out = _split(source.first, validation_fraction, key_split, shuffle=not source.streams)
+    num_held_out, num_train = len(held_out.points), len(kept.points)
+    batch_size = min(batch_size, num_train)
+    steps_per_epoch = num_train // batch_size
     low, high = float(np.log(sigma_range[0])), float(np.log(sigma_range[1]))
-    schedule = Schedule(num_epochs * steps_per_epoch, batch_size, learning_rate, ema_decay, low, high)
-    (points, clean_scores), (points_out, scores_out) = (
-        jax.tree.map(lambda x, rows=rows: x[rows], (prepared.points, prepared.scores)) for rows in (kept, held_out)
-    )
-    validation = fix_noise(points_out, scores_out, key_noise, schedule)
-    weights, static = eqx.partition(denoiser, eqx.is_inexact_array)
-    state = start_training(weights, schedule, points.dtype)
+    settings = Settings(
+        batch_size, learning_rate, gradient_clip, ema_decay, low, high, loss, weighting,
+        penalties, penalty_points, penalty_probes,
+    )  # fmt: skip
+    num_steps = jnp.asarray(num_epochs * steps_per_epoch)
+    members = None if num_members == 1 else num_members
+    denoiser = _new_denoiser(network, layout, width, depth, parametrisation, key_network, members)
+    weights, static = eqx.partition(VectorDenoiser(denoiser, layout), eqx.is_inexact_array)
+    validation = fix_noise(*_on_device(held_out, dtype), key_noise, low, high)
+    points, clean_scores = _on_device(kept, dtype)
+    epochs_per_round = 1 if source.streams else _epochs_per_round(num_epochs, num_train, validation.clean.shape[0])
 
-    train_losses, held_out_losses, best_epoch = [], [], 0
+    state = start_members(weights, settings, dtype, members)
+    done = Progress(0, [], [], [], 0.0)
+    fingerprint = ""
+    if checkpoint is not None:
+        fingerprint = run_fingerprint(key, settings, source.first, weights, num_epochs, epochs_per_round, num_members)
+        state, done = load_progress(checkpoint, fingerprint, state, done)
+        for _ in range(done.epochs if source.streams else 0):
+            source.more(num_held_out)
+    before, written = done.seconds, time.perf_counter()
     show = sys.stderr.isatty() if progress is None else progress
-    with tqdm(total=num_epochs, desc="fit_score", disable=not show, delay=_SECONDS_BEFORE_SHOWN, leave=False) as bar:
-        for epoch in range(num_epochs):
-            key_epoch, first_step = jax.random.fold_in(key_epochs, epoch), jnp.asarray(epoch * steps_per_epoch)
-            state, loss, held_out = run_epoch(
-                state, static, schedule, key_epoch, points, clean_scores, validation, first_step
-            )
-            train_losses.append(float(loss))
-            held_out_losses.append(float(held_out))
-            if not np.isfinite(train_losses[-1]):
-                raise RuntimeError(
-                    f"the training loss became {train_losses[-1]} in epoch {epoch + 1}. Lower `learning_rate` "
-                    f"(now {learning_rate}), or look for extreme outliers in the data."
+    bar = tqdm(
+        total=num_epochs, initial=done.epochs, desc="fit_score", disable=not show, delay=_SECONDS_BEFORE_SHOWN,
+        leave=False,
+    )  # fmt: skip
+    with bar:
+        try:
+            while done.epochs < num_epochs and not _out_of_patience(done, patience):
+                num = min(epochs_per_round, num_epochs - done.epochs)
+                if source.streams and done.epochs > 0:
+                    buffer = source.more(num_held_out)
+                    if buffer is None:
+                        break
+                    points, clean_scores = _on_device(_leading(buffer, num_train), dtype)
+                keys = jax.vmap(lambda epoch: jax.random.fold_in(key_epochs, epoch))(done.epochs + jnp.arange(num))
+                first_step = jnp.asarray(done.epochs * steps_per_epoch)
+                state, train, held = run_round(
+                    state, static, settings, keys, points, clean_scores, validation, first_step, num_steps, members
                 )
-            if held_out_losses[-1] <= min(held_out_losses):
-                best_epoch = epoch
-            bar.set_postfix(loss=f"{train_losses[-1]:.4f}", held_out=f"{held_out_losses[-1]:.4f}", refresh=False)
-            bar.update()
-            if patience is not None and epoch - best_epoch >= patience:
-                break
+                train_losses = np.asarray(train, np.float64).reshape(num, -1).mean(axis=1)
+                if not np.isfinite(train_losses).all():
+                    epoch = done.epochs + int(np.argmin(np.isfinite(train_losses)))
+                    raise RuntimeError(
+                        f"the training loss became {train_losses[epoch - done.epochs]} in epoch {epoch + 1}. Lower "
+                        f"`learning_rate` (now {learning_rate}), or look for extreme outliers in the data."
+                    )
+                done = done.extended(train_losses, float(np.mean(held)), before + time.perf_counter() - started)
+                bar.set_postfix(loss=f"{done.train[-1]:.4f}", held_out=f"{done.held_out[-1]:.4f}", refresh=False)
+                bar.update(num)
+                if checkpoint is not None and time.perf_counter() - written > _SECONDS_BETWEEN_WRITES:
+                    save_progress(checkpoint, fingerprint, state, done)
+                    written = time.perf_counter()
+        finally:
+            if checkpoint is not None and done.epochs:
+                save_progress(checkpoint, fingerprint, state, done)
 
-    fitted = eqx.combine(state.best, static)
-    edges, by_level = _loss_by_level(fitted, validation, low, high)
+    fitted = eqx.combine(state.best, static).inner
+    if members is not None:
+        fitted = DenoiserEnsemble(fitted, members)
+    edges, by_level = _loss_by_level(VectorDenoiser(fitted, layout), validation, low, high)
     record = TrainingRecord(
-        train_loss=np.array(train_losses),
-        validation_loss=np.array(held_out_losses),
-        best_epoch=best_epoch,
+        train_loss=np.array(done.train),
+        validation_loss=np.array(done.held_out),
+        validation_epochs=np.array(done.held_out_epochs),
+        best_epoch=done.best_epoch,
         level_edges=edges,
         loss_by_level=by_level,
-        num_train=points.shape[0],
-        num_validation=num_validation,
+        num_train=num_train,
+        num_validation=num_held_out,
         num_parameters=parameter_count(fitted),
-        seconds=time.perf_counter() - started,
+        seconds=before + time.perf_counter() - started,
     )
-    return _as_score(fitted, prepared, VP() if process is None else process, sigma_range, record)
+    return _as_score(fitted, source, VP() if process is None else process, sigma_range, record)
+
+
+def _new_denoiser(
+    network: Any,
+    layout: Layout,
+    width: int,
+    depth: int,
+    parametrisation: Parametrisation,
+    key: Array,
+    members: int | None,
+) -> PreconditionedDenoiser | PreconditionedEnergy:
+    """The denoiser to train; in an ensemble every array has a leading axis."""
+    energy = parametrisation == "energy"
+    if isinstance(network, eqx.Module) and members is not None:
+        raise ValueError(
+            "`network`: the members of an ensemble start from weights of their own. Pass a function key -> network."
+        )
+
+    def make(key: Array) -> Any:
+        if network is None:
+            return ResidualMLP(layout.size, width=width, depth=depth, outputs=1 if energy else None, key=key)
+        return network if isinstance(network, eqx.Module) else network(key)
+
+    made = make(key) if members is None else eqx.filter_vmap(make)(jax.random.split(key, members))
+    if not isinstance(made, eqx.Module):
+        raise ValueError(
+            f"`network` must be an Equinox module, or a function of a key that makes one, got {type(made).__name__}."
+        )
+    return PreconditionedEnergy(made) if energy else PreconditionedDenoiser(made, parametrisation)
+
+
+def _split(first: Points, fraction: float, key: Array, *, shuffle: bool) -> tuple[Points, Points]:
+    """Points to train on, and held-out points: random ones, or the first of a stream."""
+    num = len(first.points)
+    num_held_out = max(int(fraction * num), _FEWEST_HELD_OUT)
+    order = np.asarray(jax.random.permutation(key, num)) if shuffle else np.arange(num)
+    held_out, kept = order[:num_held_out], order[num_held_out:]
+    return _rows(first, kept), _rows(first, held_out)
+
+
+def _rows(points: Points, rows: Any) -> Points:
+    return Points(points.points[rows], None if points.scores is None else points.scores[rows])
+
+
+def _leading(points: Points, num: int) -> Points:
+    return _rows(points, slice(num))
+
+
+def _on_device(points: Points, dtype: Any) -> tuple[Array, Array | None]:
+    scores = None if points.scores is None else jnp.asarray(points.scores, dtype)
+    return jnp.asarray(points.points, dtype), scores
+
+
+def _epochs_per_round(num_epochs: int, num_train: int, num_terms: int) -> int:
+    """How many epochs go by between two looks at the held-out loss."""
+    affordable = math.ceil(num_terms / (_VALIDATION_SHARE * _STEP_COST * num_train))
+    return max(1, min(affordable, num_epochs // _FEWEST_VALIDATIONS))
+
+
+def _out_of_patience(done: Progress, patience: int | None) -> bool:
+    return patience is not None and done.epochs > 0 and done.epochs - 1 - done.best_epoch >= patience
 
 
 def _loss_by_level(
-    denoiser: PreconditionedDenoiser, validation: Validation, low: float, high: float
+    denoiser: VectorDenoiser, validation: Batch, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray]:
     losses, log_sigma = np.asarray(validation_losses(denoiser, validation)), np.asarray(validation.log_sigma)
     edges = np.linspace(low, high, _LEVEL_BANDS + 1)
@@ -153,45 +335,65 @@ def _loss_by_level(
 
 
 def _as_score(
-    denoiser: PreconditionedDenoiser,
-    prepared: TrainingData,
+    denoiser: PreconditionedDenoiser | PreconditionedEnergy | DenoiserEnsemble,
+    source: Source,
     process: AbstractNoiseProcess,
     sigma_range: tuple[float, float],
     record: TrainingRecord,
-) -> PerturbedScore:
-    return PerturbedScore(
-        denoiser,
-        process,
-        structure=prepared.position,
-        prediction="denoised",
-        time="sigma",
-        log_snr_range=(-float(np.log(sigma_range[1])), -float(np.log(sigma_range[0]))),
-        location=prepared.location,
-        scale=prepared.scale,
-        constrain=prepared.constrain,
-        record=record,
-    )
+) -> PerturbedScore | PerturbedEnergy:
+    frame = jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(0.0).dtype), source.frame)
+    common: dict[str, Any] = {
+        "structure": source.position,
+        "log_snr_range": (-float(np.log(sigma_range[1])), -float(np.log(sigma_range[0]))),
+        "location": frame.location,
+        "scale": frame.scale,
+        "constrain": source.constrain,
+        "record": record,
+    }
+    if isinstance(denoiser, PreconditionedEnergy):
+        return PerturbedEnergy(denoiser.logdensity, process, **common)
+    return PerturbedScore(denoiser, process, prediction="denoised", time="sigma", **common)
 
 
-def _check_settings(
-    num_epochs: int,
-    batch_size: int,
-    width: int,
-    depth: int,
-    learning_rate: float,
-    ema_decay: float,
-    validation_fraction: float,
-    patience: int | None,
-    sigma_range: tuple[float, float],
-) -> None:
-    counts = {"num_epochs": num_epochs, "batch_size": batch_size, "width": width, "depth": depth}
-    for name, value in (counts | ({} if patience is None else {"patience": patience})).items():
+def _checked_penalties(
+    penalties: Mapping[PenaltyName, float] | None, parametrisation: Parametrisation
+) -> tuple[tuple[PenaltyName, float], ...]:
+    checked = tuple(sorted((penalties or {}).items()))
+    for name, weight in checked:
+        if name not in get_args(PenaltyName):
+            raise ValueError(f"`penalties`: names are {list(get_args(PenaltyName))}, got {name!r}.")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"`penalties`: the weight of {name} must not be negative, got {weight}.")
+        if name == "logdensity-fpe" and parametrisation != "energy":
+            raise ValueError(
+                f'`penalties`: logdensity-fpe needs a log density: set parametrisation="energy" (now '
+                f"{parametrisation!r}), or use score-fpe."
+            )
+    return checked
+
+
+def _check_counts(**counts: Any) -> None:
+    for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
-    if not 0 < learning_rate < float("inf"):
-        raise ValueError(f"`learning_rate` must be positive, got {learning_rate}.")
+
+
+def _check_numbers(
+    learning_rate: LearningRate,
+    gradient_clip: float,
+    ema_decay: float,
+    validation_fraction: float,
+    sigma_range: tuple[float, float],
+    penalty_probes: int,
+) -> None:
+    rates = {"gradient_clip": gradient_clip} | ({} if callable(learning_rate) else {"learning_rate": learning_rate})
+    for name, value in rates.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"`{name}` must be positive, got {value}.")
     for name, value in (("ema_decay", ema_decay), ("validation_fraction", validation_fraction)):
         if not 0 < value < 1:
             raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
-    if not 0 < sigma_range[0] < sigma_range[1] < float("inf"):
+    if not 0 < sigma_range[0] < sigma_range[1] < math.inf:
         raise ValueError(f"`sigma_range` must be two increasing positive numbers, got {sigma_range}.")
+    if penalty_probes < 0:
+        raise ValueError(f"`penalty_probes` must be at least 0, got {penalty_probes}.")

@@ -1,12 +1,17 @@
-"""Denoising score matching."""
+"""The losses of score matching: three ways to the same minimiser."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+LossName = Literal["denoising", "sliced", "implicit"]
+
+
 Denoiser = Callable[[Array, Array], Array]
+"""(noised point, level) -> estimate of the clean point, both vectors."""
 
 
 def denoising_loss(
@@ -44,8 +49,39 @@ def denoising_loss(
     return (1 + sigma**2) / sigma**2 * jnp.mean(error**2)
 
 
-def stratified_log_sigma(key: Array, num: int, low: float, high: float, dtype: jnp.dtype) -> Float[Array, " n"]:
-    """`num` levels uniform in [low, high], one in each of `num` equal cells, in random order."""
-    key_jitter, key_order = jax.random.split(key)
-    cells = jax.random.permutation(key_order, num).astype(dtype)
-    return low + (high - low) * (cells + jax.random.uniform(key_jitter, (num,), dtype)) / num
+def implicit_loss(
+    denoiser: Denoiser, noised: Float[Array, " d"], sigma: Float[Array, ""], probe: Float[Array, " d"] | None = None
+) -> Float[Array, ""]:
+    """``(1 + s^2) mean (s^2 S^2 + 2 s^2 d_i S_i + 1)`` with the score ``S = (D - y)/s^2`` at one noised point y.
+
+    It does not look at the clean point: the divergence of the score takes the place of the noise, by Stein's identity,
+    so its expectation is that of [`denoising_loss`][scoresample.training.denoising_loss]. With a probe v the divergence
+    is estimated by ``v . J v`` (sliced score matching with reduced variance).
+
+    Source: Hyvärinen 2005, JMLR 6, theorem 1; Song et al. 2019, arXiv 1905.07088, eq. 8.
+
+    Arguments:
+        denoiser: (noised point, level) -> estimate of the clean point.
+        noised: a point of standardised data with noise.
+        sigma: the noise level, positive.
+        probe: a random direction of zero mean and unit variance, or None for the exact trace, at d times the price.
+
+    Returns:
+        A scalar, which may be negative.
+    """
+
+    def at(y: Array) -> Array:
+        return denoiser(y, sigma)
+
+    dimension = noised.size
+    if probe is None:
+        value = at(noised)
+        products = jax.vmap(lambda v: jnp.vdot(v, jax.jvp(at, (noised,), (v,))[1]))(
+            jnp.eye(dimension, dtype=noised.dtype)
+        )
+        divergence = products.sum()
+    else:
+        value, product = jax.jvp(at, (noised,), (probe,))
+        divergence = jnp.vdot(probe, product)
+    square = jnp.sum(((value - noised) / sigma) ** 2)
+    return (1 + sigma**2) / dimension * (square + 2 * (divergence - dimension) + dimension)

@@ -2,3 +2,4 @@
 
 from scoresample.workflows._compare_samplers import compare_samplers as compare_samplers
 from scoresample.workflows._pilot import fit_score_to_density as fit_score_to_density
+from scoresample.workflows._reweight import reweight as reweight

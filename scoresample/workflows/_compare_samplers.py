@@ -7,8 +7,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from scoresample.diagnostics import ScoreHealth, score_health
 from scoresample.inference import Draws, exact_draws, pathfinder, sample
-from scoresample.paths import VP, AbstractScorePath, PerturbedScore, TemperedPath, perturb
+from scoresample.paths import (
+    VP,
+    AbstractPerturbedScore,
+    AbstractScorePath,
+    PerturbedDensity,
+    PerturbedEnergy,
+    PerturbedScore,
+    TemperedPath,
+    perturb,
+)
 from scoresample.report import Comparison, compare
 from scoresample.samplers import NUTS, AbstractParticleSampler, AbstractSampler, TemperedSMC
 from scoresample.scores import AbstractDensityScore, AbstractExactDensity, AbstractScore, Gaussian, GaussianMixture
@@ -16,6 +26,8 @@ from scoresample.training import fit_score
 from scoresample.workflows._pilot import fit_score_to_density
 
 _LEARNED = "learned score"
+_HELD_OUT = 512
+"""Draws that a learned score is measured at: enough for its checks, and few enough to cost little beside training."""
 _INFLATION = 4.0
 """Of the variances of a tempered path's reference, which has to cover the target."""
 
@@ -42,6 +54,9 @@ def compare_samplers(
     * `TemperedSMC` runs on a tempered path from a wide Gaussian with the target's own moments where they are known,
       and with those that [`pathfinder`][scoresample.pathfinder] finds where they are not.
     * A path: all samplers run on it; the reference is the first result.
+
+    A score that is learned here is also measured by [`score_health`][scoresample.score_health], at exact draws that it
+    has not seen or at draws of the reference, and the report shows what was found.
 
     Arguments:
         target: a score with a density, or a path.
@@ -72,7 +87,9 @@ def compare_samplers(
     results: dict[str, Draws] = {}
     notes: list[str] = []
     path: AbstractScorePath | None = target if isinstance(target, AbstractScorePath) else None
-    learned: AbstractScorePath | None = None
+    learned: AbstractPerturbedScore | None = None
+    again: AbstractPerturbedScore | None = None
+    exact: PerturbedDensity | None = None
     tempered = [name for name, sampler in samplers.items() if isinstance(sampler, TemperedSMC) and path is None]
     wants_path = [
         name
@@ -85,12 +102,12 @@ def compare_samplers(
     if isinstance(target, AbstractExactDensity):
         reference = "exact draws"
         results[reference] = exact_draws(target, key=key_reference, num_samples=total)
-        path = perturb(target, VP())
+        path = exact = perturb(target, VP())
         if wants_path:
             report("training a score on separate exact draws")
             key_pilot, key_fit = jax.random.split(key_learn)
             pilot = exact_draws(target, key=key_pilot, num_samples=total)
-            learned = fit_score(pilot, key=key_fit, progress=progress, **fit_settings)
+            learned = again = fit_score(pilot, key=key_fit, progress=progress, **fit_settings)
             notes.append(_training_note(learned, f"{total} separate exact draws"))
             notes.append("Path samplers run on the exact score of the noised density, except where a name says so.")
     elif isinstance(target, AbstractDensityScore):
@@ -100,7 +117,7 @@ def compare_samplers(
         results[reference] = sample(target, reference_sampler, key=key_reference, **counts)
         if wants_path:
             report("running NUTS for separate pilot draws, and training a score on them")
-            path, pilot = fit_score_to_density(
+            learned, pilot = fit_score_to_density(
                 target,
                 key=key_learn,
                 sampler=reference_sampler,
@@ -109,7 +126,8 @@ def compare_samplers(
                 progress=progress,
                 **fit_settings,
             )
-            notes.append(_training_note(path, f"{pilot.num_chains * pilot.num_draws} draws of a separate NUTS run"))
+            path = learned
+            notes.append(_training_note(learned, f"{pilot.num_chains * pilot.num_draws} draws of a separate NUTS run"))
     elif isinstance(target, AbstractScore) and wants_path + tempered:
         raise TypeError(
             f"`target`: {', '.join(wants_path + tempered)} need a path from noise to the target, but "
@@ -129,16 +147,29 @@ def compare_samplers(
             on = _tempered(target, key_path)
         assert on is not None
         results[name] = sample(on, sampler, key=key_run, **counts)
-    if learned is not None:
+    if again is not None:
         name = wants_path[0]
         report(f"running {name} on the learned score")
-        results[f"{name} ({_LEARNED})"] = sample(learned, samplers[name], key=key_again, **counts)
+        results[f"{name} ({_LEARNED})"] = sample(again, samplers[name], key=key_again, **counts)
+    scores: dict[str, ScoreHealth] = {}
+    if learned is not None:
+        assert reference is not None
+        report("measuring the learned score")
+        key_held_out, key_health = jax.random.split(next(keys))
+        held_out: Any = results[reference]
+        what = f"draws of the reference, {reference}, which it was not trained on"
+        if isinstance(target, AbstractExactDensity):
+            held_out, what = target.sample(key_held_out, _HELD_OUT), "exact draws that nothing else has seen"
+        health = score_health(learned, held_out, key=key_health, exact=exact, num_points=_HELD_OUT, sampling=False)
+        notes.append(f"The learned score was measured at {health.num_points} {what}.")
+        scores[_LEARNED] = health
     known = isinstance(target, GaussianMixture)
     return compare(
         results,
         reference=reference or next(iter(results)),
         modes=target.means if known else None,
         mode_weights=jnp.exp(target.log_weights) if known else None,
+        scores=scores,
         title=title,
         notes=tuple(notes),
     )
@@ -154,5 +185,5 @@ def _tempered(target: AbstractDensityScore, key: Array) -> TemperedPath:
     return TemperedPath(reference, target)
 
 
-def _training_note(score: PerturbedScore, data: str) -> str:
+def _training_note(score: PerturbedScore | PerturbedEnergy, data: str) -> str:
     return f"The score was learned from {data}: {score.record}."

@@ -14,7 +14,8 @@ class TrainingRecord:
     Attributes:
         train_loss: mean denoising loss of each epoch. Trained on draws alone, 1 is a network that knows nothing, and
             most of the loss is noise that no network can predict; with target scores most of that noise is gone.
-        validation_loss: the loss of the averaged weights on held-out points with fixed noise, for each epoch.
+        validation_loss: the loss of the averaged weights on held-out points with fixed noise, each time it was taken.
+        validation_epochs: the epochs after which it was taken, counted from 0.
         best_epoch: the epoch whose averaged weights were kept.
         level_edges: edges of the noise levels (sigma, data standard deviations) of `loss_by_level`.
         loss_by_level: held-out loss of the kept weights in each band of noise levels.
@@ -26,6 +27,7 @@ class TrainingRecord:
 
     train_loss: np.ndarray
     validation_loss: np.ndarray
+    validation_epochs: np.ndarray
     best_epoch: int
     level_edges: np.ndarray
     loss_by_level: np.ndarray
@@ -42,9 +44,14 @@ class TrainingRecord:
         """The same for all records."""
         return hash(TrainingRecord)
 
+    @property
+    def best_loss(self) -> float:
+        """The held-out loss of the kept weights."""
+        return float(self.validation_loss[np.searchsorted(self.validation_epochs, self.best_epoch)])
+
     def __str__(self) -> str:
         """A line for people."""
         return (
             f"{len(self.train_loss)} epochs on {self.num_train} points in {self.seconds:.0f} s, held-out loss "
-            f"{self.validation_loss[self.best_epoch]:.4f} at epoch {self.best_epoch + 1}"
+            f"{self.best_loss:.4f} at epoch {self.best_epoch + 1}"
         )

@@ -1,0 +1,1 @@
+"""Reproductions of papers: one script each, with its goals."""

@@ -1,0 +1,172 @@
+"""A small U-Net for fields and images that is told the noise level."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from scoresample.nn._features import NoiseLevelFeatures, zeroed
+from scoresample.scores import Position
+
+_EMBEDDING_WIDTH = 64
+_MOST_GROUPS = 8
+"""Groups of channels that are normalised together: fewer where there are not so many."""
+
+
+class _ConvBlock(eqx.Module):
+    """``skip(h) + C2 silu((1 + gain) C1 silu(normalise(h)) + shift)``: a residual block of convolutions."""
+
+    norm: eqx.nn.GroupNorm
+    first: eqx.nn.Conv
+    second: eqx.nn.Conv
+    modulation: eqx.nn.Linear
+    skip: eqx.nn.Conv | None
+
+    def __init__(self, num_axes: int, inputs: int, outputs: int, padding_mode: str, *, key: Array) -> None:
+        keys = jax.random.split(key, 4)
+        self.norm = eqx.nn.GroupNorm(min(_MOST_GROUPS, inputs), inputs)
+        self.first = _conv(num_axes, inputs, outputs, padding_mode, key=keys[0])
+        self.second = _conv(num_axes, outputs, outputs, padding_mode, key=keys[1])
+        self.modulation = eqx.nn.Linear(_EMBEDDING_WIDTH, 2 * outputs, key=keys[2])
+        self.skip = None if inputs == outputs else eqx.nn.Conv(num_axes, inputs, outputs, 1, key=keys[3])
+
+    def __call__(self, hidden: Array, features: Array) -> Array:
+        inner = self.first(jax.nn.silu(self.norm(hidden)))
+        gain, shift = jnp.split(self.modulation(features).reshape(-1, *(1,) * (hidden.ndim - 1)), 2)
+        inner = self.second(jax.nn.silu((1 + gain) * inner + shift))
+        return inner + (hidden if self.skip is None else self.skip(hidden))
+
+
+class UNet(eqx.Module):
+    """A network (x, log sigma) -> array like x, for fields and images of one to three axes.
+
+    Going down, each level halves the resolution with a strided convolution; going up, it is doubled by repetition, and
+    what the way down knew at that resolution is put beside it. Every block is modulated by the noise level.
+
+    Source: Ronneberger et al. 2015, arXiv 1505.04597; residual blocks as in Ho et al. 2020, arXiv 2006.11239.
+
+    Attributes:
+        shape: the event's shape, such as (32, 32), or (3, 32, 32) with channels.
+        width: channels at the full resolution; each level down doubles them, up to four times as many.
+        num_levels: number of halvings; every axis must be a multiple of ``2**num_levels``.
+        blocks: residual blocks on each level, on either way.
+        channels: whether the first axis of the shape is one of channels.
+        periodic: whether the field goes on at the other side, as on a lattice.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> network = UNet((8, 8), width=8, num_levels=2, key=jax.random.key(0))
+        >>> network(jnp.ones((8, 8)), jnp.array(0.0)).shape
+        (8, 8)
+    """
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+    num_levels: int = eqx.field(static=True)
+    blocks: int = eqx.field(static=True)
+    channels: bool = eqx.field(static=True)
+    periodic: bool = eqx.field(static=True)
+    features: NoiseLevelFeatures
+    embed: eqx.nn.Linear
+    lift: eqx.nn.Conv
+    down: tuple[tuple[_ConvBlock, ...], ...]
+    halve: tuple[eqx.nn.Conv, ...]
+    middle: tuple[_ConvBlock, ...]
+    narrow: tuple[eqx.nn.Conv, ...]
+    up: tuple[tuple[_ConvBlock, ...], ...]
+    project: eqx.nn.Conv
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        width: int = 32,
+        num_levels: int = 2,
+        blocks: int = 1,
+        channels: bool = False,
+        periodic: bool = False,
+        key: Array,
+    ) -> None:
+        """Make a network.
+
+        Arguments:
+            shape: the event's shape.
+            width: channels at the full resolution.
+            num_levels: number of halvings.
+            blocks: residual blocks on each level.
+            channels: whether the first axis of the shape is one of channels.
+            periodic: whether the field is periodic.
+            key: random key of the initial weights.
+
+        Raises:
+            ValueError: if a size is below 1, the shape has no or more than three axes of space, or an axis cannot be
+                halved so often.
+        """
+        shape = tuple(int(length) for length in shape)
+        num_channels, space = (shape[0], shape[1:]) if channels else (1, shape)
+        for name, size in (("width", width), ("blocks", blocks), ("num_levels", num_levels)):
+            if size < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {size}.")
+        if not 1 <= len(space) <= 3:
+            raise ValueError(f"`shape` must have one to three axes of space, got {shape} with channels={channels}.")
+        if any(length % 2**num_levels for length in space):
+            raise ValueError(
+                f"`shape`: the axes {space} must be multiples of {2**num_levels} to be halved {num_levels} times. Pad "
+                "the data, or lower `num_levels`."
+            )
+        self.shape, self.width, self.num_levels, self.blocks = shape, width, num_levels, blocks
+        self.channels, self.periodic = channels, periodic
+        axes, mode = len(space), "CIRCULAR" if periodic else "ZEROS"
+        widths = [width * min(2**level, 4) for level in range(num_levels + 1)]
+        keys = iter(jax.random.split(key, 4 + 2 * num_levels * (blocks + 2) + blocks))
+
+        def row(inputs: int, outputs: int) -> tuple[_ConvBlock, ...]:
+            sizes = [inputs, *[outputs] * blocks]
+            return tuple(_ConvBlock(axes, a, b, mode, key=next(keys)) for a, b in itertools.pairwise(sizes))
+
+        self.features = NoiseLevelFeatures()
+        self.embed = eqx.nn.Linear(self.features.num_features, _EMBEDDING_WIDTH, key=next(keys))
+        self.lift = _conv(axes, num_channels, width, mode, key=next(keys))
+        self.down = tuple(row(w, w) for w in widths[:-1])
+        self.halve = tuple(_conv(axes, a, b, mode, stride=2, key=next(keys)) for a, b in itertools.pairwise(widths))
+        self.middle = row(widths[-1], widths[-1])
+        self.narrow = tuple(_conv(axes, b, a, mode, key=next(keys)) for a, b in itertools.pairwise(widths))
+        self.up = tuple(row(2 * w, w) for w in widths[:-1])
+        self.project = zeroed(_conv(axes, width, num_channels, mode, key=next(keys)))
+
+    def __call__(self, x: Position, log_sigma: Float[Array, ""]) -> Position:
+        """The network's output at one point (an array, or a tree of one array) and noise level.
+
+        Raises:
+            ValueError: if x is not one array of the network's shape.
+        """
+        leaves, tree = jax.tree.flatten(x)
+        if len(leaves) != 1 or leaves[0].shape != self.shape:
+            raise ValueError(f"`x` must be one array of shape {self.shape}, got {[leaf.shape for leaf in leaves]}.")
+        features = jax.nn.silu(self.embed(self.features(log_sigma)))
+        hidden = self.lift(leaves[0] if self.channels else leaves[0][None])
+        known = []
+        for row, halve in zip(self.down, self.halve, strict=True):
+            hidden = _apply(row, hidden, features)
+            known.append(hidden)
+            hidden = halve(hidden)
+        hidden = _apply(self.middle, hidden, features)
+        for row, narrow in zip(reversed(self.up), reversed(self.narrow), strict=True):
+            for axis in range(1, hidden.ndim):
+                hidden = jnp.repeat(hidden, 2, axis=axis)
+            hidden = _apply(row, jnp.concatenate([narrow(hidden), known.pop()]), features)
+        output = self.project(jax.nn.silu(hidden))
+        return jax.tree.unflatten(tree, [output if self.channels else output[0]])
+
+
+def _apply(row: tuple[_ConvBlock, ...], hidden: Array, features: Array) -> Array:
+    for block in row:
+        hidden = block(hidden, features)
+    return hidden
+
+
+def _conv(num_axes: int, inputs: int, outputs: int, padding_mode: str, *, stride: int = 1, key: Array) -> eqx.nn.Conv:
+    """A convolution of three cells along every axis."""
+    return eqx.nn.Conv(num_axes, inputs, outputs, 3, stride=stride, padding=1, padding_mode=padding_mode, key=key)

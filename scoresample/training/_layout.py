@@ -1,0 +1,70 @@
+"""Positions as vectors, in a form that programs can be compiled for."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
+
+from scoresample.scores import Position
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the arrays of a position lie in a vector.
+
+    Attributes:
+        tree: the containers.
+        shapes: the arrays' shapes, in order.
+    """
+
+    tree: Any
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def size(self) -> int:
+        """The length of the vector."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+    def position(self, vector: Array) -> Position:
+        """The position that a vector stands for."""
+        leaves, first = [], 0
+        for shape in self.shapes:
+            size = math.prod(shape)
+            leaves.append(vector[first : first + size].reshape(shape))
+            first += size
+        return jax.tree.unflatten(self.tree, leaves)
+
+
+def layout_of(position: Position) -> Layout:
+    """The layout of one position."""
+    leaves, tree = jax.tree.flatten(position)
+    return Layout(tree, tuple(jnp.shape(leaf) for leaf in leaves))
+
+
+class VectorDenoiser(eqx.Module):
+    """A denoiser of positions that takes and gives vectors.
+
+    Attributes:
+        inner: the denoiser: called it denoises, `score` is the score of noised data, and energies have `logdensity`.
+        layout: how positions lie in vectors.
+    """
+
+    inner: Any
+    layout: Layout = eqx.field(static=True)
+
+    def __call__(self, y: Array, s: Array) -> Array:
+        """The denoised point."""
+        return ravel_pytree(self.inner(self.layout.position(y), s))[0]
+
+    def score(self, y: Array, s: Array) -> Array:
+        """The score of data with noise of standard deviation s."""
+        return ravel_pytree(self.inner.score(self.layout.position(y), s))[0]
+
+    def logdensity(self, y: Array, s: Array) -> Array:
+        """The log density of noised data, where the denoiser is that of an energy."""
+        return self.inner.logdensity(self.layout.position(y), s)

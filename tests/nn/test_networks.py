@@ -1,0 +1,165 @@
+"""Networks and denoisers: shapes, what their parametrisations mean, and energies whose gradient is the score."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+
+from scoresample.nn import DenoiserEnsemble, PreconditionedDenoiser, PreconditionedEnergy, ResidualMLP, UNet
+from scoresample.nn import parameter_count as count
+from scoresample.nn._denoiser import Parametrisation
+from scoresample.scores import Position
+
+LOG_S = jnp.asarray(-0.4)
+
+
+def moved(module: Any, seed: int = 0) -> Any:
+    """The module with all weights moved, so that last layers of zeros hide nothing."""
+    arrays, static = eqx.partition(module, eqx.is_inexact_array)
+    leaves, tree = jax.tree.flatten(arrays)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    leaves = [x + 0.3 * jax.random.normal(k, x.shape, x.dtype) for x, k in zip(leaves, keys, strict=True)]
+    return eqx.combine(jax.tree.unflatten(tree, leaves), static)
+
+
+POSITIONS: dict[str, Position] = {
+    "vector": jnp.arange(3.0),
+    "matrix": jnp.arange(6.0).reshape(2, 3),
+    "scalar": jnp.asarray(0.4),
+    "tree": {"effects": jnp.arange(4.0).reshape(2, 2), "log_scale": jnp.asarray(0.3)},
+}
+
+
+@pytest.mark.parametrize("name", list(POSITIONS))
+@pytest.mark.parametrize("noise_level", ["film", "concatenate"])
+def test_an_mlp_takes_positions_of_any_shape(name: str, noise_level: Any) -> None:
+    x = POSITIONS[name]
+    size = sum(leaf.size for leaf in jax.tree.leaves(x))
+    network = moved(ResidualMLP(size, width=8, depth=1, noise_level=noise_level, key=jax.random.key(0)))
+    apply = eqx.filter_jit(network)
+    output, other = apply(x, LOG_S), apply(x, LOG_S + 0.5)
+    assert jax.tree.map(jnp.shape, output) == jax.tree.map(jnp.shape, x)
+    assert all(not np.allclose(a, b) for a, b in zip(jax.tree.leaves(output), jax.tree.leaves(other), strict=True))
+
+
+def test_an_untrained_network_gives_zeros() -> None:
+    np.testing.assert_array_equal(ResidualMLP(3, width=8, depth=1, key=jax.random.key(0))(jnp.ones(3), LOG_S), 0.0)
+    np.testing.assert_array_equal(
+        UNet((4, 4), width=4, num_levels=1, key=jax.random.key(0))(jnp.ones((4, 4)), LOG_S), 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [((8,), {}), ((4, 4, 4), {}), ((3, 8, 4), {"channels": True}), ((8, 8), {"periodic": True})],
+)
+def test_a_unet_keeps_the_shape(shape: tuple[int, ...], settings: dict[str, Any]) -> None:
+    network = moved(UNet(shape, width=4, num_levels=2 if min(shape[-2:]) > 4 else 1, **settings, key=jax.random.key(0)))
+    output = eqx.filter_jit(network)(jnp.ones(shape), LOG_S)
+    assert output.shape == shape
+    assert np.ptp(output) > 0 or settings.get("periodic")
+    tree = {"field": jax.ShapeDtypeStruct(shape, output.dtype)}
+    assert eqx.filter_eval_shape(network, tree, LOG_S)["field"].shape == shape
+
+
+def test_a_periodic_unet_knows_no_place() -> None:
+    """Shifts by a cell of the coarsest level shift the output of a periodic network, and of no other."""
+    x = jax.random.normal(jax.random.key(1), (8, 8))
+    for periodic in (True, False):
+        network = eqx.filter_jit(moved(UNet((8, 8), width=4, num_levels=2, periodic=periodic, key=jax.random.key(0))))
+        shifted = jnp.roll(network(x, LOG_S), 4, axis=1)
+        again = network(jnp.roll(x, 4, axis=1), LOG_S)
+        assert np.allclose(shifted, again, atol=1e-4) == periodic
+
+
+def test_sizes_are_checked() -> None:
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=r"`shape`: the axes \(6, 8\) must be multiples of 4"):
+        UNet((6, 8), num_levels=2, key=key)
+    with pytest.raises(ValueError, match="one to three axes"):
+        UNet((3,), channels=True, key=key)
+    with pytest.raises(ValueError, match="`width` must be at least 1"):
+        ResidualMLP(2, width=0, key=key)
+    with pytest.raises(ValueError, match="`x` must be one array of shape"):
+        UNet((4, 4), width=4, num_levels=1, key=key)(jnp.ones((8, 8)), LOG_S)
+
+
+PARAMETRISATIONS: tuple[Parametrisation, ...] = ("edm", "velocity", "noise", "score")
+
+
+@pytest.mark.parametrize("parametrisation", PARAMETRISATIONS)
+@pytest.mark.parametrize("s", [0.05, 1.0, 7.0])
+def test_the_exact_output_of_each_parametrisation_gives_the_exact_denoiser(
+    parametrisation: Parametrisation, s: float
+) -> None:
+    """For Gaussian data of variance v: D = v y/(v + s^2), and what the network should say is known in closed form."""
+    v = 1.7
+    alpha, sigma = 1 / np.sqrt(1 + s**2), s / np.sqrt(1 + s**2)
+
+    def network(x: Array, log_s: Array) -> Array:
+        y = x / alpha
+        clean, noise = v * y / (v + s**2), s * y / (v + s**2)
+        return {
+            "edm": sigma * clean - alpha * noise,
+            "velocity": alpha * noise - sigma * clean,
+            "noise": noise,
+            "score": -x / (alpha**2 * v + sigma**2),
+        }[parametrisation]
+
+    denoiser = PreconditionedDenoiser(network, parametrisation)
+    y, level = jnp.array([0.3, -2.0]), jnp.asarray(s)
+    np.testing.assert_allclose(denoiser(y, level), v * y / (v + s**2), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(denoiser.score(y, level), -y / (v + s**2), rtol=1e-4, atol=1e-5)
+
+
+def test_score_and_denoiser_agree() -> None:
+    y, s = jnp.array([0.3, -2.0]), jnp.asarray(0.8)
+    for parametrisation in PARAMETRISATIONS:
+        denoiser = PreconditionedDenoiser(
+            moved(ResidualMLP(2, width=8, depth=1, key=jax.random.key(0))), parametrisation
+        )
+        np.testing.assert_allclose(denoiser.score(y, s), (denoiser(y, s) - y) / s**2, rtol=1e-4)
+    with pytest.raises(ValueError, match="An energy is made by PreconditionedEnergy"):
+        PreconditionedDenoiser(lambda x, u: x, "energy")
+
+
+@pytest.mark.parametrize("outputs", [1, None])
+def test_an_energy_is_a_log_density_and_its_gradient(outputs: int | None) -> None:
+    energy = PreconditionedEnergy(moved(ResidualMLP(2, width=8, depth=1, outputs=outputs, key=jax.random.key(0))))
+    y, s = jnp.array([0.3, -2.0]), jnp.asarray(0.8)
+    step = 1e-2
+    slopes = [
+        (energy.logdensity(y + step * e, s) - energy.logdensity(y - step * e, s)) / (2 * step) for e in jnp.eye(2)
+    ]
+    np.testing.assert_allclose(energy.score(y, s), np.array(slopes), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(energy(y, s), y + s**2 * energy.score(y, s), rtol=1e-5)
+    jacobian = jax.jacfwd(lambda y: energy.score(y, s))(y)
+    np.testing.assert_allclose(jacobian, jacobian.T, atol=1e-5)
+
+
+def test_an_untrained_energy_is_a_normalised_gaussian() -> None:
+    energy = PreconditionedEnergy(ResidualMLP(2, width=8, depth=1, outputs=1, key=jax.random.key(0)))
+    s = jnp.asarray(0.8)
+    grid = jnp.linspace(-8, 8, 101)
+    points = jnp.stack(jnp.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    total = jnp.exp(jax.vmap(lambda y: energy.logdensity(y, s))(points)).sum() * (grid[1] - grid[0]) ** 2
+    assert float(total) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_an_ensemble_is_the_mean_of_its_members() -> None:
+    def make(key: Array) -> PreconditionedDenoiser:
+        return PreconditionedDenoiser(ResidualMLP(2, width=8, depth=1, key=key))
+
+    stacked = moved(eqx.filter_vmap(make)(jax.random.split(jax.random.key(0), 3)))
+    ensemble = DenoiserEnsemble(stacked, 3)
+    y, s = jnp.array([0.3, -2.0]), jnp.asarray(0.8)
+    each = np.stack([ensemble.member(i)(y, s) for i in range(3)])
+    np.testing.assert_allclose(ensemble(y, s), each.mean(axis=0), rtol=1e-5)
+    spread = np.sqrt(np.mean(((each - each.mean(axis=0)) / 0.8) ** 2))
+    assert float(ensemble.spread(y, s)) == pytest.approx(spread, rel=1e-4)
+    assert spread > 0.1
+    assert count(ensemble) == 3 * count(ensemble.member(0))
