@@ -22,6 +22,7 @@ from scoresample.paths import (
     VP,
     AbstractNoiseProcess,
     AbstractScorePath,
+    PerturbedEnergy,
     PerturbedScore,
     ProbabilityFlowDensity,
     SubVP,
@@ -178,6 +179,24 @@ def network_path(gain: float = 0.9) -> PerturbedScore:
     )
 
 
+def energy(y: Position, s: Array, tilt: Array) -> Array:
+    """The log density of standard normal data with noise, skewed by a little so that it is nobody's exact one."""
+    total = sum(jnp.sum(x**2) / (1 + s**2) for x in jax.tree.leaves(y))
+    return -0.5 * total + tilt.astype(s.dtype) * sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(y)) / (1 + s)
+
+
+def energy_path() -> PerturbedEnergy:
+    """Somebody's own log densities of noised trees, with a weight in `args` and a standardisation."""
+    return PerturbedEnergy(
+        energy,
+        VP(),
+        structure=tree_position(),
+        args=(jnp.asarray(0.3),),
+        location={"effects": jnp.array([3.0, -4.0]), "log_scale": jnp.asarray(1.0)},
+        scale={"effects": jnp.array([0.5, 2.0]), "log_scale": jnp.asarray(0.1)},
+    )
+
+
 def array_network_path() -> PerturbedScore:
     """A noise-predicting network of the discrete kind, on arrays of two axes."""
     return PerturbedScore(
@@ -191,6 +210,7 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "noised mixture": lambda: perturb(mixture(), VE(0.01, 50.0)),
     "network of a tree": network_path,
     "network of an array": array_network_path,
+    "energy of a tree": energy_path,
     "network under another process": lambda: network_path().with_process(VP()),
     "noised gaussian of a tree": lambda: perturb(gaussian_tree(), VP()),
     "tempered density of a tree": lambda: TemperedPath(Gaussian.like(tree_position(), 3.0), density()),

@@ -134,19 +134,20 @@ def _fokker_planck(score: AbstractPerturbedScore, z: Position, t: Array, key: Ar
     unit = process.sigma(t) / -jax.grad(process.log_snr)(t)
     size = sum(leaf.size for leaf in jax.tree.leaves(z))
 
-    def residual(probes: Position | None) -> Position:
-        sides = score_fokker_planck(
+    def residual(probes: Position | None) -> tuple[Position, Position]:
+        left, right = score_fokker_planck(
             score.standard_score, z, t, drift_rate=rate, squared_diffusion=squared_diffusion, probes=probes
         )
-        return jax.tree.map(lambda left, right: unit * (left - right), *sides)
+        return left, jax.tree.map(lambda a, b: unit * (a - b), left, right)
 
     if size <= LARGEST_EXACT:
-        first = second = residual(None)
+        moved, first = residual(None)
+        second = first
     else:
-        first, second = (residual(rademacher_like(k, z, _NUM_PROBES)) for k in jax.random.split(key))
+        (moved, first), (_, second) = (residual(rademacher_like(k, z, _NUM_PROBES)) for k in jax.random.split(key))
     tangent = jax.tree.map(lambda x: rate * x, z)
-    value, along = jax.jvp(score.standard_score, (z, t), (tangent, jnp.ones_like(t)))
-    change = jax.tree.map(lambda a, s: unit * (a + rate * s), along, value)
+    value, along = jax.jvp(lambda x: score.standard_score(x, t), (z,), (tangent,))
+    change = jax.tree.map(lambda d, a, s: unit * (d + a + rate * s), moved, along, value)
     product = jax.tree.map(lambda a, b: jnp.sum(a * b), first, second)
     square = jax.tree.map(lambda a: jnp.sum(a * a), change)
     return jax.tree.reduce(jnp.add, product) / size, jax.tree.reduce(jnp.add, square) / size, value

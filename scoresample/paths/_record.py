@@ -23,6 +23,8 @@ class TrainingRecord:
         num_validation: number of held-out points.
         num_parameters: number of weights.
         seconds: wall clock, compilation included.
+        epoch_seconds: median wall clock of an epoch once everything was compiled, nan where there was too little to
+            measure.
     """
 
     train_loss: np.ndarray
@@ -35,6 +37,7 @@ class TrainingRecord:
     num_validation: int
     num_parameters: int
     seconds: float
+    epoch_seconds: float = float("nan")
 
     def __eq__(self, other: object) -> bool:
         """All records are equal: they never tell two scores apart."""

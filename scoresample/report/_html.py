@@ -101,8 +101,9 @@ def _learned(comparison: Comparison) -> list[dict[str, Any]]:
     parts = []
     for number, (name, health) in enumerate(comparison.scores.items()):
         caption = (
-            f"At {health.num_points:,} held-out draws, noised. Left and middle: below 0.1 is good where the loss is "
-            "well below 1. Right: a good score lies below the Gaussian, and not above the draws."
+            f"At {health.num_points:,} held-out draws, noised. Residual and asymmetry are to be small where the score "
+            "lies below the Gaussian on the right; elsewhere there is little to learn. A good score lies nowhere above "
+            "the Gaussian or the draws."
         )
         heading = "By noise level"
         figures = [_drawn(f"health{number}", heading, f"{name} by noise level.", caption, health_figure(health))]

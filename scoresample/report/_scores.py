@@ -1,6 +1,5 @@
 """The part of the report on learned scores: their training, and their health by noise level."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,9 @@ from scoresample.paths import TrainingRecord
 from scoresample.report._format import human
 from scoresample.report._legend import COLOURS, LINE_STYLES, REFERENCE_COLOUR
 from scoresample.report._svg import INK, new_figure
+
+_FLOOR = 1e-8
+"""Shares below this, of exact scores, are drawn here: the axes are logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +100,14 @@ def health_figure(health: ScoreHealth) -> Figure:
     """
     figure = new_figure(9.8, 3.1)
     panels = figure.subplots(1, 3)
-    floor = 1e-8
     _lines(
         panels[0],
         health.noise,
         {"relative": health.fokker_planck, "in noise units": health.fokker_planck_noise},
         "Fokker-Planck residual",
-        floor,
     )
-    _lines(panels[1], health.noise, {"asymmetry": health.asymmetry}, "Asymmetry of the Jacobian", floor)
-    losses = {"score": health.denoising_loss, "Gaussian": health.gaussian_loss, "draws": health.empirical_loss}
-    _lines(panels[2], health.noise, losses, "Denoising loss", floor)
-    panels[2].plot(health.noise, health.constant_loss, color=REFERENCE_COLOUR, linewidth=1.2, label="constant")
-    panels[2].set_ylim(0.5 * min(health.denoising_loss.min(), health.gaussian_loss.min()), _top_of(health))
+    _lines(panels[1], health.noise, {"asymmetry": health.asymmetry}, "Asymmetry of the Jacobian")
+    _losses(panels[2], health)
     for panel in (panels[0], panels[2]):
         panel.legend(frameon=False, fontsize=8, labelcolor=INK)
     return figure
@@ -146,10 +143,10 @@ def training_figure(record: TrainingRecord) -> Figure:
     return figure
 
 
-def _lines(panel: Axes, noise: np.ndarray, values: dict[str, np.ndarray], title: str, floor: float) -> None:
+def _lines(panel: Axes, noise: np.ndarray, values: dict[str, np.ndarray], title: str) -> None:
     """Positive values against the noise level, on logarithmic axes."""
     for place, (name, value) in enumerate(values.items()):
-        finite = np.where(np.isfinite(value), np.maximum(value, floor), np.nan)
+        finite = np.where(np.isfinite(value), np.maximum(value, _FLOOR), np.nan)
         style = LINE_STYLES[place % len(LINE_STYLES)]
         panel.plot(noise, finite, style, marker="o", markersize=3, color=COLOURS[place], linewidth=1.5, label=name)
     panel.set_xscale("log")
@@ -158,8 +155,17 @@ def _lines(panel: Axes, noise: np.ndarray, values: dict[str, np.ndarray], title:
     panel.set_title(title, fontsize=9)
 
 
-def _top_of(health: ScoreHealth) -> float:
-    """A limit that shows the score and the constant; the loss of the draws grows without bound at little noise."""
-    losses: Sequence[float] = [*health.denoising_loss, *health.constant_loss, *health.gaussian_loss]
-    finite = [float(loss) for loss in losses if np.isfinite(loss)]
-    return 2.0 * max(finite)
+def _losses(panel: Axes, health: ScoreHealth) -> None:
+    """Losses over that of a Gaussian; those of a constant and of the draws leave the panel at one end."""
+    losses = {"score": health.denoising_loss, "draws": health.empirical_loss, "constant": health.constant_loss}
+    for place, (name, loss) in enumerate(losses.items()):
+        colour = REFERENCE_COLOUR if name == "constant" else COLOURS[place]
+        style = LINE_STYLES[place % len(LINE_STYLES)]
+        ratio = loss / health.gaussian_loss
+        panel.plot(health.noise, ratio, style, marker="o", markersize=3, color=colour, linewidth=1.5, label=name)
+    panel.axhline(1.0, color=INK, linewidth=0.7, alpha=0.7, label="Gaussian")
+    panel.set_xscale("log")
+    score = health.denoising_loss / health.gaussian_loss
+    panel.set_ylim(0.0, float(np.clip(1.2 * np.max(score), 1.4, 3.0)) if np.isfinite(score).all() else 3.0)
+    panel.set_xlabel("noise level (data standard deviations)", fontsize=9)
+    panel.set_title("Denoising loss over a Gaussian's", fontsize=9)

@@ -209,6 +209,7 @@ def fit_score(
         for _ in range(done.epochs if source.streams else 0):
             source.more(num_held_out)
     before, written = done.seconds, time.perf_counter()
+    epoch_seconds: list[float] = []
     show = sys.stderr.isatty() if progress is None else progress
     bar = tqdm(
         total=num_epochs, initial=done.epochs, desc="fit_score", disable=not show, delay=_SECONDS_BEFORE_SHOWN,
@@ -224,11 +225,12 @@ def fit_score(
                         break
                     points, clean_scores = _on_device(_leading(buffer, num_train), dtype)
                 keys = jax.vmap(lambda epoch: jax.random.fold_in(key_epochs, epoch))(done.epochs + jnp.arange(num))
-                first_step = jnp.asarray(done.epochs * steps_per_epoch)
+                first_step, round_started = jnp.asarray(done.epochs * steps_per_epoch), time.perf_counter()
                 state, train, held = run_round(
                     state, static, settings, keys, points, clean_scores, validation, first_step, num_steps, members
                 )
                 train_losses = np.asarray(train, np.float64).reshape(num, -1).mean(axis=1)
+                epoch_seconds.append((time.perf_counter() - round_started) / num)
                 if not np.isfinite(train_losses).all():
                     epoch = done.epochs + int(np.argmin(np.isfinite(train_losses)))
                     raise RuntimeError(
@@ -260,6 +262,7 @@ def fit_score(
         num_validation=num_held_out,
         num_parameters=parameter_count(fitted),
         seconds=before + time.perf_counter() - started,
+        epoch_seconds=float(np.median(epoch_seconds[1:])) if len(epoch_seconds) > 1 else math.nan,
     )
     return _as_score(fitted, source, VP() if process is None else process, sigma_range, record)
 

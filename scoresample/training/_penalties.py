@@ -10,14 +10,19 @@ from jaxtyping import Array
 from scoresample.paths import logdensity_fokker_planck, rademacher_like, score_fokker_planck
 from scoresample.training._layout import VectorDenoiser
 
+_SMALL_NOISE = 0.1
+"""In data standard deviations."""
+
 PenaltyName = Literal["score-fpe", "logdensity-fpe"]
 
 
 def score_fpe_penalty(denoiser: VectorDenoiser, noised: Array, log_sigma: Array, key: Array, num_probes: int) -> Array:
-    """``(1 + s^2)/4 mean |r|^2`` at one point, r the residual of the score Fokker-Planck equation.
+    """``w(s) mean |r|^2`` at one point, r the residual of the score Fokker-Planck equation.
 
     In the variance-exploding coordinates y and the clock u = log s, where ``r = d_u S - s^2 grad(div S + |S|^2)``. The
-    weight makes it the weight ``(sigma^2/beta)^2`` on the residual in the time of a variance-preserving process.
+    weight ``w = (1 + s^2) s^2 / (s^2 + .01)`` keeps residuals of equal relative size of equal weight: at much noise
+    scores shrink like 1/s, and below a tenth of the data's scale the errors of any network grow like 1/s, and would
+    crowd out everything else.
 
     With probes, two independent estimates of r are multiplied. The square of one, which the paper takes, holds the
     variance of the probe as well, and so penalises the curvature of scores that obey the equation.
@@ -44,7 +49,9 @@ def score_fpe_penalty(denoiser: VectorDenoiser, noised: Array, log_sigma: Array,
         )
         return left - right
 
-    return 0.25 * (1 + jnp.exp(2 * log_sigma)) * _square(residual, noised, key, num_probes) / noised.size
+    variance = jnp.exp(2 * log_sigma)
+    weight = (1 + variance) * variance / (variance + _SMALL_NOISE**2)
+    return weight * _square(residual, noised, key, num_probes) / noised.size
 
 
 def logdensity_fpe_penalty(

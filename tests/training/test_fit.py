@@ -294,3 +294,100 @@ def test_a_bar_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     silent = fit(data, progress=False)
     assert capsys.readouterr().err == ""
     assert fit(data, progress=True).fn.network.weight == silent.fn.network.weight
+
+
+def test_an_ensemble_trains_different_members() -> None:
+    score = fit(correlated(200), network=lambda key: Gain(jax.random.normal(key)), num_members=3)
+    weights = np.asarray(score.fn.members.network.weight)
+    assert weights.shape == (3,)
+    assert len(set(weights.tolist())) == 3
+    alone = fit(correlated(200), network=lambda key: Gain(jax.random.normal(key)))
+    assert alone.fn.network.weight.shape == ()
+    z, s = jnp.array([0.4, -1.0]), jnp.asarray(0.7)
+    np.testing.assert_allclose(score.fn(z, s), np.mean([score.fn.member(i)(z, s) for i in range(3)], axis=0), rtol=1e-5)
+    with pytest.raises(ValueError, match="Pass a function key -> network"):
+        fit(correlated(200), num_members=2)
+
+
+@pytest.mark.parametrize("settings", [{"loss": "sliced"}, {"loss": "implicit"}, {"weighting": "learned"}])
+def test_other_losses_and_weightings_have_the_same_minimiser(settings: dict[str, Any]) -> None:
+    """On independent normal data the best gain of the smallest network is zero, whatever the way to it."""
+    data = np.random.default_rng(0).normal(size=(2000, 2))
+    score = fit(data, network=gain(0.3), num_epochs=20, learning_rate=0.03, patience=None, ema_decay=0.9, **settings)
+    assert abs(float(score.fn.network.weight)) < 0.05
+
+
+def test_bounded_data_are_learned_without_bounds() -> None:
+    """Uniform numbers are logistic in their logits, and come back inside of their bounds."""
+    data = {
+        "share": np.random.default_rng(0).random((400, 2)),
+        "level": 3 + np.random.default_rng(1).gamma(2.0, size=400),
+    }
+    score = fit(data, support={"share": (0.0, 1.0), "level": (3.0, None)})
+    np.testing.assert_allclose(score.frame.scale["share"], np.pi / np.sqrt(3), rtol=0.15)
+    draws = ss.sample(score, ss.PredictorCorrector(num_steps=4), key=jax.random.key(0), num_samples=50, num_chains=1)
+    sites = draws.sites()
+    assert np.all((sites["share"] >= 0) & (sites["share"] <= 1))
+    assert np.all(sites["level"] >= 3)
+    with pytest.raises(ValueError, match="`data`: 1 values of share lie on or outside of the bounds"):
+        fit({"share": np.append(np.random.default_rng(0).random(99), 1.0)}, support={"share": (0.0, 1.0)})
+
+
+def test_scores_of_bounded_data_are_moved_with_them() -> None:
+    """Half-normal data, learned in their logarithms: a wrong Jacobian would show in the loss."""
+    data = np.abs(np.random.default_rng(0).normal(size=(4000, 1)))
+    settings: dict[str, Any] = {"support": (0.0, None), "network": gain(0.0), "learning_rate": 1e-9, "num_epochs": 1}
+    right = fit(data, scores=-data, **settings).record.validation_loss[0]
+    wrong = fit(data, scores=data, **settings).record.validation_loss[0]
+    assert right < 0.6 < 1.0 < wrong
+
+
+def test_batches_from_an_iterator_are_data() -> None:
+    data = correlated(1000)
+    whole = fit(data[:500])
+    stream = fit(iter(np.split(data, 10)), num_epochs=9, buffer_size=500)
+    assert len(stream.record.train_loss) == 2, "two buffers, then the iterator has ended"
+    np.testing.assert_allclose(stream.frame.location, whole.frame.location, rtol=1e-6)
+    again = fit(lambda: iter(np.split(data, 10)), num_epochs=9, buffer_size=500)
+    assert len(again.record.train_loss) == 9
+    assert again.record.num_validation == 50
+    with pytest.raises(ValueError, match="the iterator gave no batches"):
+        fit(iter([]))
+    with pytest.raises(ValueError, match="batches must be trees of arrays of one shape"):
+        fit(iter([data[:100], data[:100, :1]]), buffer_size=200)
+
+
+def test_held_out_points_of_a_stream_are_never_trained_on() -> None:
+    seen = []
+
+    def batches() -> Any:
+        for start in range(0, 300, 50):
+            seen.append(start)
+            yield np.arange(start, start + 50, dtype=float)[:, None]
+
+    from scoresample.training._data import Source
+
+    source = Source(batches, None, jax.random.key(0), None, "none", 150)
+    for _ in range(5):
+        points = source.more(30)
+        assert points is not None
+        assert points.points.shape == (150, 1)
+        assert points.points.min() >= 30
+    assert seen.count(0) > 1, "it was opened anew"
+
+
+def test_settings_that_cannot_be_used_are_named() -> None:
+    data = correlated(100)
+    for settings, message in (
+        ({"weighting": "flat"}, "`weighting` must be one of"),
+        ({"loss": "slice"}, "`loss` must be one of"),
+        ({"parametrisation": "eps"}, "`parametrisation` must be one of"),
+        ({"penalties": {"fpe": 1.0}}, "`penalties`: names are"),
+        ({"penalties": {"score-fpe": -1.0}}, "`penalties`: the weight of score-fpe"),
+        ({"penalties": {"logdensity-fpe": 1.0}}, 'set parametrisation="energy"'),
+        ({"loss": "sliced", "scores": data}, "`scores` are targets of the denoising loss"),
+        ({"gradient_clip": 0.0}, "`gradient_clip` must be positive"),
+        ({"num_members": 2, "parametrisation": "energy"}, "ensembles of energies"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(data, **settings)

@@ -7,8 +7,8 @@ import pytest
 from jaxtyping import Array
 from scipy import stats
 
-from scoresample.training import denoising_loss
-from scoresample.training._loss import stratified_log_sigma
+from scoresample.training import denoising_loss, implicit_loss
+from scoresample.training._levels import Weighting, stratified_log_sigma
 
 SHAPE = 3.0
 
@@ -74,3 +74,41 @@ def test_levels_are_stratified() -> None:
     assert np.abs(cells - np.arange(500)).max() <= 1, "one in each cell, up to the rounding of float32"
     assert np.mean(cells == np.arange(500)) > 0.98
     assert not np.all(np.diff(levels) > 0), "in random order"
+
+
+def crooked(y: Array, s: Array) -> Array:
+    """A denoiser that is nobody's, and whose Jacobian is not symmetric."""
+    return jnp.tanh(0.7 * y) + 0.3 * jnp.roll(y, 1) / (1 + s)
+
+
+@pytest.mark.parametrize("probed", [False, True])
+@pytest.mark.parametrize("sigma", [0.3, 2.0])
+def test_the_implicit_loss_has_the_expectation_of_the_denoising_loss(sigma: float, probed: bool) -> None:
+    """Point by point over the clean ones: the noise enters both, but only one of them looks at it."""
+    keys = jax.random.split(jax.random.key(1), 3)
+    num = 40_000
+    clean = jnp.exp(0.5 * jax.random.normal(keys[0], (num, 3)))
+    noise = jax.random.normal(keys[1], (num, 3))
+    probes = jax.random.rademacher(keys[2], (num, 3), clean.dtype)
+    s = jnp.asarray(sigma)
+
+    @jax.jit
+    @jax.vmap
+    def difference(z: Array, e: Array, v: Array) -> Array:
+        other = implicit_loss(crooked, z + s * e, s, v if probed else None)
+        return other - denoising_loss(crooked, z, None, e, s)
+
+    found = np.asarray(difference(clean, noise, probes), np.float64)
+    assert found.std() > 0.3, "the two are not the same, point by point"
+    assert abs(found.mean()) < 5 * found.std() / np.sqrt(num)
+
+
+@pytest.mark.parametrize("weighting", ["edm", "likelihood"])
+def test_weightings_are_frequencies_of_levels(weighting: Weighting) -> None:
+    low, high = -5.0, 3.0
+    levels = np.asarray(stratified_log_sigma(jax.random.key(0), 5000, low, high, jnp.dtype("float32"), weighting))
+    grid = np.linspace(low, high, 4001)
+    density = np.exp(-0.5 * ((grid + 1.2) / 1.2) ** 2) if weighting == "edm" else 1 / (1 + np.exp(2 * grid))
+    cumulative = np.cumsum(density) / density.sum()
+    for level in (-4.0, -1.5, 0.0, 1.0):
+        assert np.mean(levels < level) == pytest.approx(np.interp(level, grid, cumulative), abs=2e-3)
