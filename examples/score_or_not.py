@@ -13,12 +13,12 @@ import scoresample as ss
 
 
 def main(quick: bool) -> None:
-    num, epochs = (2000, 30) if quick else (10_000, 150)
+    num, epochs, width = (1000, 20, 32) if quick else (10_000, 150, 64)
     key_data, key_new, key_fit, key_health, key_nuts = jax.random.split(jax.random.key(0), 5)
     # --8<-- [start:fit]
     target = ss.GaussianMixture([0.2, 0.8], [[-1.0, -1.0], [1.0, 1.0]], jnp.stack([0.04 * jnp.eye(2)] * 2))
     data = ss.exact_draws(target, key=key_data, num_samples=num)
-    settings = {"key": key_fit, "num_epochs": epochs, "width": 64, "depth": 2}
+    settings = {"key": key_fit, "num_epochs": epochs, "width": width, "depth": 2}
     plain = ss.fit_score(data, **settings)
     energy = ss.fit_score(
         data,
@@ -29,7 +29,7 @@ def main(quick: bool) -> None:
     # --8<-- [end:fit]
 
     # --8<-- [start:health]
-    held_out = ss.exact_draws(target, key=key_new, num_samples=1000)
+    held_out = ss.exact_draws(target, key=key_new, num_samples=num // 10)
     for name, score in {"denoising only": plain, "energy with penalty": energy}.items():
         health = ss.score_health(score, held_out, key=key_health, exact=ss.perturb(target, ss.VP()), sampling=False)
         print(f"\n{name}\n{health}")

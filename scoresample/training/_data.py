@@ -247,7 +247,7 @@ def _standardisation(tree: Any, standardise: Standardise) -> Frame64:
     def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x = x.astype(np.float64)
         if standardise == "coordinates":
-            return x.mean(axis=0), x.std(axis=0)
+            return np.asarray(x.mean(axis=0)), np.asarray(x.std(axis=0))
         mean, spread = (x.mean(), x.std()) if standardise == "arrays" else (0.0, 1.0)
         return np.full(x.shape[1:], mean), np.full(x.shape[1:], spread)
 

@@ -48,6 +48,8 @@ _VALIDATION_SHARE = 0.03
 """Held-out losses are taken so often that they cost about this share of an epoch ..."""
 _FEWEST_VALIDATIONS = 30
 """... but at least this many times in a training."""
+_LOOKS_OF_PATIENCE = 3
+"""... and before the patience is at an end."""
 _STEP_COST = 3.0
 """Of a training point, in evaluations of the network."""
 
@@ -198,7 +200,9 @@ def fit_score(
     weights, static = eqx.partition(VectorDenoiser(denoiser, layout), eqx.is_inexact_array)
     validation = fix_noise(*_on_device(held_out, dtype), key_noise, low, high)
     points, clean_scores = _on_device(kept, dtype)
-    epochs_per_round = 1 if source.streams else _epochs_per_round(num_epochs, num_train, validation.clean.shape[0])
+    epochs_per_round = (
+        1 if source.streams else _epochs_per_round(num_epochs, num_train, validation.clean.shape[0], patience)
+    )
 
     state = start_members(weights, settings, dtype, members)
     done = Progress(0, [], [], [], 0.0)
@@ -206,7 +210,7 @@ def fit_score(
     if checkpoint is not None:
         fingerprint = run_fingerprint(key, settings, source.first, weights, num_epochs, epochs_per_round, num_members)
         state, done = load_progress(checkpoint, fingerprint, state, done)
-        for _ in range(done.epochs if source.streams else 0):
+        for _ in range(done.epochs - 1 if source.streams else 0):
             source.more(num_held_out)
     before, written = done.seconds, time.perf_counter()
     epoch_seconds: list[float] = []
@@ -318,10 +322,13 @@ def _on_device(points: Points, dtype: Any) -> tuple[Array, Array | None]:
     return jnp.asarray(points.points, dtype), scores
 
 
-def _epochs_per_round(num_epochs: int, num_train: int, num_terms: int) -> int:
+def _epochs_per_round(num_epochs: int, num_train: int, num_terms: int, patience: int | None) -> int:
     """How many epochs go by between two looks at the held-out loss."""
     affordable = math.ceil(num_terms / (_VALIDATION_SHARE * _STEP_COST * num_train))
-    return max(1, min(affordable, num_epochs // _FEWEST_VALIDATIONS))
+    fine_enough = num_epochs // _FEWEST_VALIDATIONS
+    if patience is not None:
+        fine_enough = min(fine_enough, patience // _LOOKS_OF_PATIENCE)
+    return max(1, min(affordable, fine_enough))
 
 
 def _out_of_patience(done: Progress, patience: int | None) -> bool:

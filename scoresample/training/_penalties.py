@@ -20,9 +20,9 @@ def score_fpe_penalty(denoiser: VectorDenoiser, noised: Array, log_sigma: Array,
     """``w(s) mean |r|^2`` at one point, r the residual of the score Fokker-Planck equation.
 
     In the variance-exploding coordinates y and the clock u = log s, where ``r = d_u S - s^2 grad(div S + |S|^2)``. The
-    weight ``w = (1 + s^2) s^2 / (s^2 + .01)`` keeps residuals of equal relative size of equal weight: at much noise
-    scores shrink like 1/s, and below a tenth of the data's scale the errors of any network grow like 1/s, and would
-    crowd out everything else.
+    weight ``w = (1 + s^2)^2 s^2 / (s^2 + .01)`` keeps residuals of equal relative size of equal weight: at much noise
+    what a score says about the data shrinks like 1/s^2, and below a tenth of the data's scale the errors of any
+    network grow like 1/s, and would crowd out everything else.
 
     With probes, two independent estimates of r are multiplied. The square of one, which the paper takes, holds the
     variance of the probe as well, and so penalises the curvature of scores that obey the equation.
@@ -50,7 +50,7 @@ def score_fpe_penalty(denoiser: VectorDenoiser, noised: Array, log_sigma: Array,
         return left - right
 
     variance = jnp.exp(2 * log_sigma)
-    weight = (1 + variance) * variance / (variance + _SMALL_NOISE**2)
+    weight = (1 + variance) ** 2 * variance / (variance + _SMALL_NOISE**2)
     return weight * _square(residual, noised, key, num_probes) / noised.size
 
 

@@ -28,6 +28,8 @@ from scoresample.workflows._pilot import fit_score_to_density
 _LEARNED = "learned score"
 _HELD_OUT = 512
 """Draws that a learned score is measured at: enough for its checks, and few enough to cost little beside training."""
+_FEWEST_HELD_OUT = 50
+"""Fewer draws of a reference say too little of a score."""
 _INFLATION = 4.0
 """Of the variances of a tempered path's reference, which has to cover the target."""
 
@@ -152,7 +154,9 @@ def compare_samplers(
         report(f"running {name} on the learned score")
         results[f"{name} ({_LEARNED})"] = sample(again, samplers[name], key=key_again, **counts)
     scores: dict[str, ScoreHealth] = {}
-    if learned is not None:
+    if learned is not None and exact is None and total < _FEWEST_HELD_OUT:
+        notes.append(f"The learned score was not measured: the reference has fewer than {_FEWEST_HELD_OUT} draws.")
+    elif learned is not None:
         assert reference is not None
         report("measuring the learned score")
         key_held_out, key_health = jax.random.split(next(keys))

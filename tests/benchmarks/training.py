@@ -217,9 +217,9 @@ def main() -> int:
         f"## Quality at equal training time\n\nEach setting trained for {seconds:.0f} s, compilation not counted, on "
         "10,000 draws of a mixture. *Error* is the root mean square error of the predicted noise against the exact "
         "one, over noise levels uniform in log-SNR. *Sliced W2* is that of 1,000 draws of the reverse SDE to exact "
-        "draws, over the 95% point of its null: below 1 the draws cannot be told from exact ones. Settings that do better "
-        f"than the default by more than {LEEWAY - 1:.0%} in both dimensions together (geometric mean) are in bold: the goal is "
-        "none.",
+        "draws, over the 95% point of its null: below 1 the draws cannot be told from exact ones. Settings that do "
+        f"better than the default by more than {LEEWAY - 1:.0%} in both dimensions together (geometric mean) are in "
+        "bold: the goal is none.",
     ]
     lines = []
     for name in names:

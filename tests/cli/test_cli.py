@@ -208,6 +208,7 @@ def test_compare_writes_a_report(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert f"The report is at {out / 'report.html'}" in captured.out
     assert "... running hmc" in captured.err
     html = (out / "report.html").read_text(encoding="utf-8")
+    assert "Learned scores" in html
     assert all(name in html for name in names)
     assert "Samplers on mixture" in html
     saved = {path.stem: path for path in (out / "draws").glob("*.nc")}

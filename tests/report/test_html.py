@@ -1,10 +1,16 @@
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import scoresample as ss
+from scoresample.paths import TrainingRecord
 from scoresample.report import Comparison, compare
 from tests.diagnostics.made_draws import made_draws, normal_chains
 
@@ -138,3 +144,80 @@ def test_a_page_without_a_reference_or_a_second_quantity(tmp_path: Path) -> None
     Page(text)
     assert "without a reference" in text
     assert "a$b$" in text
+
+
+def scored_comparison() -> Comparison:
+    density = ss.Gaussian(jnp.zeros(2), jnp.ones(2))
+    data = density.sample(jax.random.key(0), 256)
+    record = TrainingRecord(
+        train_loss=np.array([1.0, 0.8, 0.7]),
+        validation_loss=np.array([0.9, 0.75]),
+        validation_epochs=np.array([0, 2]),
+        best_epoch=2,
+        level_edges=np.array([0.01, 0.1, 1.0]),
+        loss_by_level=np.array([0.9, 0.6]),
+        num_train=1000,
+        num_validation=100,
+        num_parameters=5000,
+        seconds=1.5,
+    )
+
+    def turned(z: jax.Array, t: jax.Array, strength: jax.Array) -> jax.Array:
+        return -z - strength * jnp.stack([z[1], -z[0]])
+
+    scores = {
+        name: ss.score_health(
+            ss.PerturbedScore(turned, ss.VP(), structure=jnp.zeros(2), args=(jnp.asarray(strength),), record=kept),
+            data,
+            key=jax.random.key(1),
+            sampling=False,
+        )
+        for name, strength, kept in (("learned & <good>", 0.0, record), ("turned", 0.5, None))
+    }
+    return compare({"run": made_draws(normal_chains(0, 2))}, scores=scores)
+
+
+def test_learned_scores_have_a_section_with_health_training_and_checks() -> None:
+    found = scored_comparison()
+    page = Page(found.to_html())
+    words = " ".join(" ".join(page.words).split())
+    assert "Learned scores" in words
+    assert "learned & <good>" in words
+    assert "Training: 3 epochs on 1000 points" in words
+    turned = found.score_verdicts["turned"]
+    assert turned.level == "do not use"
+    assert found.score_verdicts["learned & <good>"].level == "use"
+    for cause, remedy in turned.reasons:
+        assert cause in words
+        assert remedy in words
+    assert words.count("Loss") == 1  # the other score carries no record
+    assert words.count("Fokker-Planck residual") == 2
+    assert len(page.ids) == len(set(page.ids))
+    assert found.verdicts["run"].level == "use"
+
+    text = str(found)
+    assert "Learned scores" in text
+    assert "turned: do not use" in text
+    assert "  Training: 3 epochs" in text
+
+    content = json.loads(found.to_json())["scores"]
+    assert content["turned"]["training"] is None
+    assert content["learned & <good>"]["training"]["best_epoch"] == 2
+    assert len(content["turned"]["levels"]["asymmetry"]) == 8
+    assert content["turned"]["level"] == "do not use"
+
+
+def test_without_scores_there_is_no_such_section(comparison: Comparison, text: str) -> None:
+    assert "Learned scores" not in text
+    assert "Learned scores" not in str(comparison)
+    assert comparison.scores == {}
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_scores_that_are_none_are_refused() -> None:
+    run = {"run": made_draws(normal_chains(0, 2))}
+    wrong: Any = [1]
+    with pytest.raises(TypeError, match="`scores` must map names to ScoreHealth, but a list came"):
+        compare(run, scores=wrong)
+    with pytest.raises(TypeError, match="but str -> int came"):
+        compare(run, scores=cast(Any, {"learned": 1}))
