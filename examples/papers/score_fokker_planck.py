@@ -36,7 +36,7 @@ RESIDUAL_GOALS = {0.01: 0.35, 0.1: 0.75, 0.6: 0.75}
 ASYMMETRY_GOAL, RATIO_GOAL = 0.7, 0.2
 NUM_POINTS = 10_000
 WIDTH, DEPTH = 96, 2
-SCORE_FPE, LOGDENSITY_FPE = {"score-fpe": 0.3}, {"logdensity-fpe": 10.0}
+SCORE_FPE, LOGDENSITY_FPE = {"score-fpe": 0.1}, {"logdensity-fpe": 1.0}
 LOG_ODDS = float(np.log(4.0))
 """Of the double well's two modes, .8 and .2."""
 
@@ -92,7 +92,7 @@ DATA: dict[str, Callable[[], DataSet]] = {
 METHODS: dict[str, dict[str, Any]] = {
     "DSM": {},
     "DSM + score FPE": {"penalties": SCORE_FPE},
-    "energy + log-density FPE": {"parametrisation": "energy", "penalties": LOGDENSITY_FPE, "penalty_points": 128},
+    "energy + log-density FPE": {"parametrisation": "energy", "penalties": LOGDENSITY_FPE},
 }
 
 
@@ -190,7 +190,7 @@ def main() -> int:
     """Train, measure, print the table and keep it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one seed of the double well, short trainings")
-    parser.add_argument("--epochs", type=int, default=60, help="epochs of the penalised training")
+    parser.add_argument("--epochs", type=int, default=150, help="epochs of the penalised training")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "scoresample-papers")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path, default=None, help="folder of the page; with --quick nothing is kept")

@@ -1,6 +1,7 @@
 """How networks see the noise level."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -25,6 +26,6 @@ class NoiseLevelFeatures(eqx.Module):
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
-def zeroed(layer: eqx.nn.Linear | eqx.nn.Conv) -> eqx.nn.Linear | eqx.nn.Conv:
+def zeroed[Layer: eqx.Module](layer: Layer) -> Layer:
     """A last layer that gives zeros, so that an untrained network is the score of a standard normal law."""
-    return eqx.tree_at(lambda one: (one.weight, one.bias), layer, replace_fn=jnp.zeros_like)
+    return jax.tree.map(lambda x: jnp.zeros_like(x) if eqx.is_array(x) else x, layer)

@@ -71,7 +71,7 @@ def save_score(score: AbstractPerturbedScore, path: str | os.PathLike[str]) -> N
 
 def load_score(
     path: str | os.PathLike[str], *, network: Any = None, constrain: Constrain | None = None
-) -> AbstractPerturbedScore:
+) -> PerturbedScore | PerturbedEnergy | ReclockedScore:
     """Read a learned score that [`save_score`][scoresample.save_score] wrote. No code in the file is run.
 
     Arguments:

@@ -107,7 +107,7 @@ class Batch(NamedTuple):
 def start_training(weights: Any, settings: Settings, dtype: Any) -> Training:
     """The state before the first epoch."""
     log_losses = jnp.zeros(_LEVEL_KNOTS, dtype) if settings.weighting == "learned" else None
-    trainable = Trainable(weights, log_losses)
+    trainable: Any = Trainable(weights, log_losses)
     return Training(trainable, settings.optimiser(1).init(trainable), weights, weights, jnp.asarray(jnp.inf, dtype))
 
 
@@ -197,7 +197,7 @@ def _one_round(
 
         (_, value), gradient = jax.value_and_grad(objective, has_aux=True)(trainable)
         updates, optimiser_state = optimiser.update(gradient, optimiser_state, trainable)
-        trainable = optax.apply_updates(trainable, updates)
+        trainable: Any = optax.apply_updates(trainable, updates)
         # A young average follows the weights: decay (1 + n)/(10 + n) until it reaches ema_decay.
         decay = jnp.minimum(settings.ema_decay, (1 + number) / (10 + number)).astype(clean.dtype)
         average = jax.tree.map(lambda a, w: decay * a + (1 - decay) * w, average, trainable.weights)

@@ -174,7 +174,7 @@ def fit_score(
     ):
         if value not in get_args(options):
             raise ValueError(f"`{name}` must be one of {list(get_args(options))}, got {value!r}.")
-    penalties = _checked_penalties(penalties, parametrisation)
+    checked_penalties = _checked_penalties(penalties, parametrisation)
     if loss != "denoising" and scores is not None:
         raise ValueError(f"`scores` are targets of the denoising loss; the {loss} loss has none. Leave one out.")
     if parametrisation == "energy" and num_members > 1:
@@ -292,7 +292,7 @@ def _new_denoiser(
             return ResidualMLP(layout.size, width=width, depth=depth, outputs=1 if energy else None, key=key)
         return network if isinstance(network, eqx.Module) else network(key)
 
-    made = make(key) if members is None else eqx.filter_vmap(make)(jax.random.split(key, members))
+    made: Any = make(key) if members is None else eqx.filter_vmap(make)(jax.random.split(key, members))
     if not isinstance(made, eqx.Module):
         raise ValueError(
             f"`network` must be an Equinox module, or a function of a key that makes one, got {type(made).__name__}."

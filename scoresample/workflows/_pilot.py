@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array
 
 from scoresample.inference import Draws, sample
-from scoresample.paths import PerturbedScore
+from scoresample.paths import PerturbedEnergy, PerturbedScore
 from scoresample.samplers import NUTS, AbstractSampler
 from scoresample.scores import AbstractDensityScore, Position
 from scoresample.training import fit_score
@@ -24,7 +24,7 @@ def fit_score_to_density(
     num_epochs: int = 80,
     progress: bool | None = None,
     **settings: Any,
-) -> tuple[PerturbedScore, Draws]:
+) -> tuple[PerturbedScore | PerturbedEnergy, Draws]:
     """Learn a perturbed score of a density from pilot draws by MCMC and the density's own score at them.
 
     What the pilot run misses, the learned score misses too: look at the pilot's own diagnostics.

@@ -1,5 +1,7 @@
 """Bounded supports: the bijection, its Jacobian, and scores that are carried through it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +38,7 @@ def test_a_beta_law_in_unbounded_coordinates() -> None:
     """Log density and score of a beta variable on (0, 1), seen through the logit."""
     with jax.enable_x64(True):
         bijection = as_support((0.0, 1.0), jnp.zeros(1, jnp.float64))
-        law = stats.beta(2.5, 1.5)
+        law: Any = stats.beta(2.5, 1.5)
         u = jnp.linspace(-3, 3, 7)[:, None]
         x = jax.vmap(bijection.to_bounded)(u)
         values = law.logpdf(np.asarray(x))[:, 0] + np.asarray(jax.vmap(bijection.log_jacobian)(u))

@@ -63,14 +63,14 @@ def test_a_score_comes_back_to_the_bit(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(old, new)
     for old, new in zip(jax.tree.leaves(value(score)), jax.tree.leaves(value(again)), strict=True):
         np.testing.assert_array_equal(old, new)
-    inner = getattr(again, "inner", again)
+    inner: Any = getattr(again, "inner", again)
     assert str(inner.record) == str(getattr(score, "inner", score).record)
     assert list(tmp_path.iterdir()) == [tmp_path / "score.safetensors"]
 
 
 def test_a_file_of_the_first_format_still_loads() -> None:
     """Written by release 0.1, from data with bounds; what it must give was written down then."""
-    score = ss.load_score(FIXTURE)
+    score: Any = ss.load_score(FIXTURE)
     assert isinstance(score.constrain, ss.Support)
     got = value(score)
     for name, expected in EXPECTED.items():
@@ -168,7 +168,7 @@ def test_somebody_elses_file_is_refused(tmp_path: Path) -> None:
 def test_a_network_of_ones_own_comes_back(saved: bytes, tmp_path: Path) -> None:
     path = tmp_path / "score.safetensors"
     path.write_bytes(saved)
-    again = ss.load_score(path, network=Gain(jnp.asarray(7.0)))
+    again: Any = ss.load_score(path, network=Gain(jnp.asarray(7.0)))
     assert isinstance(again, ss.PerturbedScore)
     assert float(again.fn.network.weight) == float(fit(correlated(60), network=gain()).fn.network.weight)
 

@@ -381,7 +381,7 @@ def test_held_out_points_of_a_stream_are_never_trained_on() -> None:
 @pytest.mark.usefixtures("unchecked_types")
 def test_settings_that_cannot_be_used_are_named() -> None:
     data = correlated(100)
-    for settings, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"weighting": "flat"}, "`weighting` must be one of"),
         ({"loss": "slice"}, "`loss` must be one of"),
         ({"parametrisation": "eps"}, "`parametrisation` must be one of"),
@@ -391,6 +391,7 @@ def test_settings_that_cannot_be_used_are_named() -> None:
         ({"loss": "sliced", "scores": data}, "`scores` are targets of the denoising loss"),
         ({"gradient_clip": 0.0}, "`gradient_clip` must be positive"),
         ({"num_members": 2, "parametrisation": "energy"}, "ensembles of energies"),
-    ):
+    ]
+    for settings, message in wrong:
         with pytest.raises(ValueError, match=message):
             fit(data, **settings)
