@@ -192,7 +192,7 @@ def fit_score(
     low, high = float(np.log(sigma_range[0])), float(np.log(sigma_range[1]))
     settings = Settings(
         batch_size, learning_rate, gradient_clip, ema_decay, low, high, loss, weighting,
-        penalties, penalty_points, penalty_probes,
+        checked_penalties, penalty_points, penalty_probes,
     )  # fmt: skip
     num_steps = jnp.asarray(num_epochs * steps_per_epoch)
     members = None if num_members == 1 else num_members
@@ -293,7 +293,7 @@ def _new_denoiser(
         return network if isinstance(network, eqx.Module) else network(key)
 
     made: Any = make(key) if members is None else eqx.filter_vmap(make)(jax.random.split(key, members))
-    if not isinstance(made, eqx.Module):
+    if not isinstance(made, eqx.Module) or not callable(made):
         raise ValueError(
             f"`network` must be an Equinox module, or a function of a key that makes one, got {type(made).__name__}."
         )

@@ -169,7 +169,6 @@ def test_a_network_of_ones_own_comes_back(saved: bytes, tmp_path: Path) -> None:
     path = tmp_path / "score.safetensors"
     path.write_bytes(saved)
     again: Any = ss.load_score(path, network=Gain(jnp.asarray(7.0)))
-    assert isinstance(again, ss.PerturbedScore)
     assert float(again.fn.network.weight) == float(fit(correlated(60), network=gain()).fn.network.weight)
 
 
