@@ -26,7 +26,7 @@ from sklearn.datasets import make_moons
 
 import scoresample as ss
 from scoresample.scores import line_integral
-from tests.benchmarks.report import keep, table
+from tests.benchmarks.report import cached, keep, table
 
 PAGES = Path(__file__).parent.parent.parent / "docs" / "papers"
 TIMES = (0.01, 0.1, 0.6)
@@ -219,16 +219,6 @@ def main() -> int:
     else:
         keep("score_fokker_planck", "The score Fokker-Planck equation", *parts, out=options.out or PAGES)
     return 0 if passed else 1
-
-
-def cached(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A cell's numbers, measured if they are not there yet."""
-    path = folder / f"{name.replace(' ', '_').replace('+', 'and')}.json"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        value = make()
-        path.write_text(json.dumps(value))
-    return json.loads(path.read_text())
 
 
 def report(cells: dict[str, dict[str, Any]], names: list[str], seeds: int) -> tuple[list[str], bool]:

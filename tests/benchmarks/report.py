@@ -1,10 +1,12 @@
 """Tables of benchmarks: printed, and kept as pages of the documentation."""
 
+import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -39,6 +41,15 @@ def snippet(name: str, text: str) -> str:
 def against_goal(value: float, goal: float | None, text: str) -> str:
     """A cell, marked where it misses its goal."""
     return text if goal is None or value <= goal else f"**{text}** (goal {goal:.3g})"
+
+
+def cached(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A cell's numbers, measured if they are not there yet: a long benchmark that was interrupted goes on."""
+    path = folder / f"{name.replace(' ', '_').replace('+', 'and')}.json"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(make()))
+    return json.loads(path.read_text())
 
 
 def keep(name: str, title: str, *parts: str, out: Path | None = None) -> None:

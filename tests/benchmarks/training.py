@@ -12,7 +12,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import scoresample as ss
 from scoresample.diagnostics import sliced_wasserstein_to_reference
 from scoresample.nn import PreconditionedDenoiser, ResidualMLP
 from scoresample.training import denoising_loss
-from tests.benchmarks.report import keep, table
+from tests.benchmarks.report import cached, keep, table
 
 NUM_POINTS, BATCH = 10_000, 256
 SPEED_GOAL = 1.1
@@ -169,15 +168,6 @@ def score_error(score: Any, dimension: int, num: int = 2000) -> float:
     keys = jax.random.split(jax.random.key(5), len(levels))
     times = [exact.process.time(-jnp.asarray(level)) for level in levels]
     return float(np.sqrt(np.mean([squares(t, key) for t, key in zip(times, keys, strict=True)])))
-
-
-def cached(folder: Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A cell's numbers, measured if they are not there yet."""
-    path = folder / f"{name.replace(' ', '_')}.json"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(make()))
-    return json.loads(path.read_text())
 
 
 def main() -> int:
