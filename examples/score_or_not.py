@@ -23,7 +23,7 @@ def main(quick: bool) -> None:
     energy = ss.fit_score(
         data,
         parametrisation="energy",  # a log density, so its gradient is a score
-        penalties={"logdensity-fpe": 10.0},  # and its levels belong together
+        penalties={"logdensity-fpe": 1.0},  # and its levels belong together
         **settings,
     )
     # --8<-- [end:fit]

@@ -104,6 +104,7 @@ class PreconditionedEnergy(eqx.Module):
         x = jax.tree.map(lambda leaf: leaf / jnp.sqrt(total), y)
         output = self.network(x, jnp.log(s))
         if jax.tree.structure(output) != jax.tree.structure(0) or jnp.ndim(output) != 0:
+            _check_like(output, x)
             output = _dot(output, x)
         size = sum(leaf.size for leaf in jax.tree.leaves(y))
         return output - 0.5 * _dot(x, x) - 0.5 * size * (jnp.log(total) + np.log(2 * np.pi).item())
@@ -139,7 +140,8 @@ class DenoiserEnsemble(eqx.Module):
     def spread(self, y: Position, s: Array) -> Array:
         """Root mean square deviation of the members' noise predictions ``(y - D)/s`` from their mean: a scalar.
 
-        In units of the noise: 0 where all agree, and of order one where they know nothing.
+        In units of the noise. At much noise, where the data hardly matter, the ``"edm"`` and ``"velocity"``
+        parametrisations agree by construction, and it falls like 1/s.
         """
         deviations = jax.tree.map(lambda x: ((x - x.mean(axis=0)) / s) ** 2, self.every(y, s))
         leaves = jax.tree.leaves(deviations)
@@ -153,6 +155,15 @@ class DenoiserEnsemble(eqx.Module):
 def parameter_count(module: eqx.Module) -> int:
     """The number of numbers in a module's floating arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(module, eqx.is_inexact_array)))
+
+
+def _check_like(output: Position, x: Position) -> None:
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (output, x)]
+    if jax.tree.structure(output) != jax.tree.structure(x) or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"`network`: an energy needs a scalar, or an output like its input, got arrays of shapes {shapes[0]} for "
+            f"an input of {shapes[1]}."
+        )
 
 
 def _dot(a: Position, b: Position) -> Array:

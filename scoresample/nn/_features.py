@@ -27,5 +27,5 @@ class NoiseLevelFeatures(eqx.Module):
 
 
 def zeroed[Layer: eqx.Module](layer: Layer) -> Layer:
-    """A last layer that gives zeros, so that an untrained network is the score of a standard normal law."""
+    """A last layer that gives zeros: untrained, an ``"edm"`` network is the score of a standard normal law."""
     return jax.tree.map(lambda x: jnp.zeros_like(x) if eqx.is_array(x) else x, layer)

@@ -1,6 +1,7 @@
 """A small U-Net for fields and images that is told the noise level."""
 
 import itertools
+import math
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from scoresample.scores import Position
 
 _EMBEDDING_WIDTH = 64
 _MOST_GROUPS = 8
-"""Groups of channels that are normalised together: fewer where there are not so many."""
+"""Groups of channels that are normalised together: fewer where they do not divide the channels."""
 
 
 class _ConvBlock(eqx.Module):
@@ -26,7 +27,7 @@ class _ConvBlock(eqx.Module):
 
     def __init__(self, num_axes: int, inputs: int, outputs: int, padding_mode: str, *, key: Array) -> None:
         keys = jax.random.split(key, 4)
-        self.norm = eqx.nn.GroupNorm(min(_MOST_GROUPS, inputs), inputs)
+        self.norm = eqx.nn.GroupNorm(math.gcd(_MOST_GROUPS, inputs), inputs)
         self.first = _conv(num_axes, inputs, outputs, padding_mode, key=keys[0])
         self.second = _conv(num_axes, outputs, outputs, padding_mode, key=keys[1])
         self.modulation = eqx.nn.Linear(_EMBEDDING_WIDTH, 2 * outputs, key=keys[2])
@@ -111,7 +112,7 @@ class UNet(eqx.Module):
                 raise ValueError(f"`{name}` must be at least 1, got {size}.")
         if not 1 <= len(space) <= 3:
             raise ValueError(f"`shape` must have one to three axes of space, got {shape} with channels={channels}.")
-        if any(length % 2**num_levels for length in space):
+        if any(length < 2**num_levels or length % 2**num_levels for length in space):
             raise ValueError(
                 f"`shape`: the axes {space} must be multiples of {2**num_levels} to be halved {num_levels} times. Pad "
                 "the data, or lower `num_levels`."

@@ -160,7 +160,7 @@ def logdensity_residual(
     if not isinstance(path, AbstractPerturbedScore) or not isinstance(path, AbstractDensityPath):
         raise TypeError(
             f"`path` must be a perturbed score with log densities, got {type(path).__name__}. Make one with "
-            "perturb(density, process) or fit_score(draws, network=EnergyNetwork(...))."
+            "perturb(density, process) or fit_score(draws, parametrisation='energy')."
         )
     check_structure(position, path.structure, name="position")
     t = as_time(t, position)

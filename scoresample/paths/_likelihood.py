@@ -265,9 +265,6 @@ class ProbabilityFlowDensity(AbstractDensityScore):
         return jnp.where(succeeded, values, jnp.nan), cost
 
 
-SOLVER = diffrax.Tsit5
-
-
 class _Flow:
     """One level of a path in the coordinates ``v = (z/alpha - m) / sqrt(c + s^2)``, as vectors."""
 

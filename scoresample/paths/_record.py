@@ -12,8 +12,9 @@ class TrainingRecord:
     A score carries its record along; all records compare equal, so that retrained scores share one compilation.
 
     Attributes:
-        train_loss: mean denoising loss of each epoch. Trained on draws alone, 1 is a network that knows nothing, and
-            most of the loss is noise that no network can predict; with target scores most of that noise is gone.
+        train_loss: mean loss of each epoch, without penalties. Trained on draws alone, 1 is a network that knows
+            nothing, and most of the loss is noise that no network can predict; with target scores most of that noise is
+            gone.
         validation_loss: the loss of the averaged weights on held-out points with fixed noise, each time it was taken.
         validation_epochs: the epochs after which it was taken, counted from 0.
         best_epoch: the epoch whose averaged weights were kept.

@@ -64,9 +64,9 @@ class Support(eqx.Module):
 
     def score_to_unbounded(self, position: Position, bounded_score: Position) -> Position:
         """``s_u = dx/du s_x + d log|dx/du| / du`` at u."""
-        slopes = jax.tree.map(lambda u, low, high: jnp.exp(_bounded(u, low, high)[1]), position, self.low, self.high)
-        growth = jax.grad(self.log_jacobian)(position)
-        return jax.tree.map(lambda slope, s, g: slope * s + g, slopes, bounded_score, growth)
+        _, pull_back = jax.vjp(self.to_bounded, position)
+        (pulled,) = pull_back(bounded_score)
+        return jax.tree.map(jnp.add, pulled, jax.grad(self.log_jacobian)(position))
 
 
 def as_support(bounds: Any, position: Position) -> Support:

@@ -69,7 +69,7 @@ def read_archive(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any
     try:
         header = json.loads(text)
         version, found, content = header["version"], header["kind"], header["content"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{where} is damaged: its header cannot be read ({error}).") from error
     if version != FORMAT_VERSION:
         raise ValueError(

@@ -34,6 +34,8 @@ _NETWORKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "UNet": (UNet, ("shape", "width", "num_levels", "blocks", "channels", "periodic")),
 }
 """Networks that a file can name, and the settings that make one of the same shapes."""
+_COUNTS = {"depth", "blocks", "num_levels"}
+"""Settings that count parts with arrays of their own: no file can make the reader build more than it holds."""
 _OTHER = "other"
 
 Arrays = dict[str, Any]
@@ -91,7 +93,7 @@ def load_score(
     content, arrays = read_archive(path, _KIND)
     try:
         return _score_from(content, dict(arrays), network, constrain)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(
             f"`path`: {os.fspath(path)} does not hold a score that this release knows ({error!r})."
         ) from error
@@ -134,11 +136,13 @@ def _score_content(score: Any, arrays: Arrays) -> dict[str, Any]:
 def _score_from(content: dict[str, Any], arrays: Arrays, network: Any, constrain: Constrain | None) -> Any:
     process = _process_from(content["process"])
     if content["class"] == "ReclockedScore":
+        if content["inner"]["class"] == "ReclockedScore":
+            raise KeyError("a process of a process")
         return ReclockedScore(_score_from(content["inner"], arrays, network, constrain), process)
     cls = {"PerturbedScore": PerturbedScore, "PerturbedEnergy": PerturbedEnergy}[content["class"]]
     structure = _structure_from(content["structure"])
     low, high = (float(x) for x in arrays["log_snr_range"])
-    denoiser = _filled(_denoiser_skeleton(content["denoiser"], network), arrays)
+    denoiser = _filled(_denoiser_skeleton(content["denoiser"], network, len(arrays)), arrays)
     settings: dict[str, Any] = {
         "structure": structure,
         "log_snr_range": (low, high),
@@ -183,13 +187,13 @@ def _network_content(network: Any) -> dict[str, Any]:
     return {"class": _OTHER, "name": type(network).__name__}
 
 
-def _denoiser_skeleton(content: dict[str, Any], network: Any) -> Any:
+def _denoiser_skeleton(content: dict[str, Any], network: Any, num_arrays: int) -> Any:
     """The denoiser with shapes in the place of arrays."""
     if content["class"] == "DenoiserEnsemble":
-        one, num = _denoiser_skeleton(content["member"], network), int(content["num_members"])
+        one, num = _denoiser_skeleton(content["member"], network, num_arrays), int(content["num_members"])
         members = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num, *x.shape), x.dtype) if _is_shape(x) else x, one)
         return DenoiserEnsemble(members, num)
-    made = _network_skeleton(content["network"], network)
+    made = _network_skeleton(content["network"], network, num_arrays)
     if content["class"] == "PreconditionedEnergy":
         return PreconditionedEnergy(made)
     if content["class"] != "PreconditionedDenoiser":
@@ -197,7 +201,7 @@ def _denoiser_skeleton(content: dict[str, Any], network: Any) -> Any:
     return PreconditionedDenoiser(made, content["parametrisation"])
 
 
-def _network_skeleton(content: dict[str, Any], network: Any) -> Any:
+def _network_skeleton(content: dict[str, Any], network: Any, num_arrays: int) -> Any:
     if content["class"] == _OTHER:
         if network is None:
             raise ValueError(
@@ -211,6 +215,9 @@ def _network_skeleton(content: dict[str, Any], network: Any) -> Any:
     given = content["settings"]
     if not set(given) <= set(fields):
         raise ValueError(f"the file has settings of {content['class']} that this release does not know: {set(given)}.")
+    for name in _COUNTS & set(given):
+        if not 0 < given[name] <= num_arrays:
+            raise ValueError(f"the file's {name}={given[name]} does not fit its {num_arrays} arrays.")
     settings = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return eqx.filter_eval_shape(lambda key: cls(**settings, key=key), jax.random.key(0))
 
@@ -232,6 +239,8 @@ def _filled(skeleton: Any, arrays: Arrays) -> Any:
         value = arrays[name]
         if tuple(value.shape) != tuple(leaf.shape):
             raise ValueError(f"the file's array {name} has shape {value.shape}, but {tuple(leaf.shape)} is called for.")
+        if not _same_kind(value.dtype, leaf.dtype):
+            raise ValueError(f"the file's array {name} has the type {value.dtype}, but {leaf.dtype} is called for.")
         filled.append(_as_stored(value))
     return jax.tree.unflatten(tree, filled)
 
@@ -239,6 +248,12 @@ def _filled(skeleton: Any, arrays: Arrays) -> Any:
 def _named_arrays(module: Any) -> list[tuple[str, Array]]:
     leaves = jax.tree_util.tree_leaves_with_path(module)
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves if eqx.is_array(leaf)]
+
+
+def _same_kind(stored: Any, wanted: Any) -> bool:
+    """Whether types are the same, up to single or double precision."""
+    precisions = (np.dtype("float32"), np.dtype("float64"))
+    return stored == wanted or (stored in precisions and wanted in precisions)
 
 
 def _is_shape(leaf: Any) -> bool:
@@ -314,7 +329,8 @@ def _constrain_from(kind: str, structure: Structure, arrays: Arrays, given: Cons
 
 
 _RECORD_ARRAYS = ("train_loss", "validation_loss", "validation_epochs", "level_edges", "loss_by_level")
-_RECORD_NUMBERS = ("best_epoch", "num_train", "num_validation", "num_parameters", "seconds")
+_RECORD_COUNTS = ("best_epoch", "num_train", "num_validation", "num_parameters")
+_RECORD_SECONDS = ("seconds", "epoch_seconds")
 
 
 def _record_content(record: TrainingRecord | None, arrays: Arrays) -> dict[str, Any] | None:
@@ -322,12 +338,17 @@ def _record_content(record: TrainingRecord | None, arrays: Arrays) -> dict[str, 
         return None
     for name in _RECORD_ARRAYS:
         arrays[f"record.{name}"] = getattr(record, name)
-    return {name: float(getattr(record, name)) for name in _RECORD_NUMBERS}
+    seconds = {name: getattr(record, name) for name in _RECORD_SECONDS}
+    return {
+        **{name: int(getattr(record, name)) for name in _RECORD_COUNTS},
+        **{name: None if np.isnan(value) else float(value) for name, value in seconds.items()},
+    }
 
 
 def _record_from(content: dict[str, Any] | None, arrays: Arrays) -> TrainingRecord | None:
     if content is None:
         return None
     values: dict[str, Any] = {name: arrays[f"record.{name}"] for name in _RECORD_ARRAYS}
-    values |= {name: content[name] if name == "seconds" else int(content[name]) for name in _RECORD_NUMBERS}
+    values |= {name: int(content[name]) for name in _RECORD_COUNTS}
+    values |= {name: np.nan if content.get(name) is None else float(content[name]) for name in _RECORD_SECONDS}
     return TrainingRecord(**values)

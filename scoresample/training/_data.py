@@ -14,6 +14,7 @@ Standardise = Literal["coordinates", "arrays", "none"]
 """What shares a mean and a standard deviation."""
 
 _FEWEST_DRAWS = 50
+_FEWEST_HELD_OUT = 10
 
 
 @runtime_checkable
@@ -23,6 +24,7 @@ class DrawsLike(Protocol):
     position: Any
     log_weights: Any
     constrain: Any
+    kind: Any
 
 
 class Frame64(NamedTuple):
@@ -38,10 +40,21 @@ class Frame64(NamedTuple):
 
 
 class Points(NamedTuple):
-    """Standardised points as vectors, with the scores of the clean density there, or None."""
+    """Standardised points as vectors.
+
+    Attributes:
+        points: the points, (n, d).
+        scores: the scores of the clean density there, or None.
+        held_out: which of them are held out, (n,).
+    """
 
     points: np.ndarray
     scores: np.ndarray | None
+    held_out: np.ndarray
+
+    def taken(self, rows: np.ndarray) -> "Points":
+        """Some of the points."""
+        return Points(self.points[rows], None if self.scores is None else self.scores[rows], self.held_out[rows])
 
 
 class Stream:
@@ -123,9 +136,19 @@ class Source:
     streams: bool
 
     def __init__(
-        self, data: Any, scores: Any, key: Array, support: Any, standardise: Standardise, buffer_size: int
+        self,
+        data: Any,
+        scores: Any,
+        key: Array,
+        support: Any,
+        standardise: Standardise,
+        buffer_size: int,
+        validation_fraction: float,
     ) -> None:
         """Open data; see [`fit_score`][scoresample.fit_score] for what they may be.
+
+        Held out are random points; of chains the last draws, since neighbours are alike; of weighted draws random ones
+        before the others are resampled, so that no point is on both sides; of a stream its first points.
 
         Raises:
             TypeError: if `data` holds no arrays of numbers.
@@ -145,7 +168,13 @@ class Source:
                 raise ValueError("`scores` are taken beside arrays or draws only, not beside batches.")
             self._stream = Stream(data, buffer_size)
         self.streams = self._stream is not None
-        tree, scores = (self._stream.pull(), None) if self._stream is not None else _gather(data, scores, key)
+        if self._stream is not None:
+            tree, scores = self._stream.pull(), None
+            num = _length(tree)
+            held_out = np.arange(num) < max(int(validation_fraction * num), _FEWEST_HELD_OUT)
+            self._stream.size = num - int(held_out.sum())
+        else:
+            tree, scores, held_out = _gather(data, scores, key, validation_fraction)
         self._check(tree, scores)
         if support is not None:
             dtype = jnp.asarray(0.0).dtype
@@ -155,23 +184,20 @@ class Source:
         self._check_spread(tree)
         self.frame = _standardisation(tree, standardise)
         self.position = jax.tree.map(lambda x: jnp.asarray(x[0], jnp.asarray(0.0).dtype), tree)
-        self.first = self._standard(tree, scores)
+        self.first = self._standard(tree, scores, held_out)
 
-    def more(self, held_out: int) -> Points | None:
-        """The next buffer of a stream, or None where it has ended.
-
-        Arguments:
-            held_out: points at the beginning of the stream that are not trained on.
+    def more(self) -> Points | None:
+        """As many points of a stream as the first buffer had to train on, or None where it has ended.
 
         Raises:
             ValueError: if a batch does not look like the first, or holds values that are not finite.
         """
         assert self._stream is not None
-        tree = self._stream.pull(held_out)
+        tree = self._stream.pull(int(self.first.held_out.sum()))
         if tree is None:
             return None
         self._check(tree, None)
-        return self._standard(*self._unbound(tree, None))
+        return self._standard(*self._unbound(tree, None), np.zeros(_length(tree), bool))
 
     def _check(self, tree: Any, scores: Any) -> None:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -194,9 +220,13 @@ class Source:
             _check_scores(scores, tree)
 
     def _check_spread(self, tree: Any) -> None:
-        if self._standardise != "coordinates":
+        if self._standardise == "none":
             return
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if self._standardise == "arrays":
+                if leaf.min() == leaf.max():
+                    raise ValueError(f"`data`: {_label(path)} is {leaf.min()} everywhere. It has no density: drop it.")
+                continue
             constant = leaf.astype(np.float64).std(axis=0) <= 1e-7 * np.abs(leaf).max(axis=0)
             if np.any(constant):
                 raise ValueError(
@@ -220,27 +250,45 @@ class Source:
                         "Drop them, or widen the bounds."
                     )
             if scores is not None:
-                scores = jax.vmap(support.score_to_unbounded)(moved, jax.tree.map(jnp.asarray, scores))
+                scores = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), scores)
+                scores = jax.vmap(support.score_to_unbounded)(moved, scores)
             return jax.tree.map(np.asarray, (moved, scores))
 
-    def _standard(self, tree: Any, scores: Any) -> Points:
+    def _standard(self, tree: Any, scores: Any, held_out: np.ndarray) -> Points:
         location, scale = self.frame
         z = jax.tree.map(lambda x, m, s: _rows((x.astype(np.float64) - m) / s), tree, location, scale)
         if scores is not None:
             scores = jax.tree.map(lambda g, s: _rows(g * s), scores, scale)
             scores = np.concatenate(jax.tree.leaves(scores), axis=1)
-        return Points(np.concatenate(jax.tree.leaves(z), axis=1), scores)
+        return Points(np.concatenate(jax.tree.leaves(z), axis=1), scores, held_out)
 
 
-def _gather(data: Any, scores: Any, key: Array) -> tuple[Any, Any]:
-    """A tree of arrays with one leading axis of draws, and the scores beside it."""
+def _gather(data: Any, scores: Any, key: Array, fraction: float) -> tuple[Any, Any, np.ndarray]:
+    """A tree of arrays with one leading axis of draws, the scores beside it, and which draws are held out."""
+    key_split, key_kept, key_held_out = jax.random.split(key, 3)
     if not isinstance(data, DrawsLike):
-        return jax.tree.map(np.asarray, (data, scores))
+        tree, scores = jax.tree.map(np.asarray, (data, scores))
+        return tree, scores, _random_rows(key_split, _length(tree), fraction)
+    num_chains, num_draws = jax.tree.leaves(data.position)[0].shape[:2]
     tree, scores = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), (data.position, scores))
+    if data.kind == "chains":
+        each = max(int(fraction * num_draws), -(-_FEWEST_HELD_OUT // num_chains))
+        held_out = np.tile(np.arange(num_draws) >= num_draws - each, num_chains)
+    else:
+        held_out = _random_rows(key_split, num_chains * num_draws, fraction)
     if data.log_weights is not None:
-        chosen = np.asarray(jax.random.categorical(key, jnp.ravel(data.log_weights), shape=data.log_weights.shape))
-        tree, scores = jax.tree.map(lambda x: x[chosen.ravel()], (tree, scores))
-    return tree, scores
+        logits = jnp.ravel(jnp.asarray(data.log_weights))
+        sides = ((key_kept, np.flatnonzero(~held_out)), (key_held_out, np.flatnonzero(held_out)))
+        rows = [side[np.asarray(jax.random.categorical(k, logits[side], shape=side.shape))] for k, side in sides]
+        held_out = np.arange(len(held_out)) >= len(rows[0])
+        tree, scores = jax.tree.map(lambda x: x[np.concatenate(rows)], (tree, scores))
+    return tree, scores, held_out
+
+
+def _random_rows(key: Array, num: int, fraction: float) -> np.ndarray:
+    """Random rows to hold out."""
+    order = np.asarray(jax.random.permutation(key, num))
+    return order < max(int(fraction * num), _FEWEST_HELD_OUT)
 
 
 def _standardisation(tree: Any, standardise: Standardise) -> Frame64:

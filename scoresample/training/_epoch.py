@@ -85,12 +85,18 @@ class Trainable(NamedTuple):
     log_losses: Array | None
 
 
-class Training(NamedTuple):
-    """What changes from epoch to epoch; for ensembles every array has a leading axis of members."""
+class Moving(NamedTuple):
+    """What every step changes."""
 
     trainable: Trainable
     optimiser: Any
     average: Any
+
+
+class Training(NamedTuple):
+    """What changes from epoch to epoch; for ensembles every array but the loss has a leading axis of members."""
+
+    moving: Moving
     best: Any
     best_loss: Array
 
@@ -104,19 +110,21 @@ class Batch(NamedTuple):
     log_sigma: Array
 
 
-def start_training(weights: Any, settings: Settings, dtype: Any) -> Training:
-    """The state before the first epoch."""
+def _start(weights: Any, settings: Settings, dtype: Any) -> Moving:
     log_losses = jnp.zeros(_LEVEL_KNOTS, dtype) if settings.weighting == "learned" else None
     trainable: Any = Trainable(weights, log_losses)
-    return Training(trainable, settings.optimiser(1).init(trainable), weights, weights, jnp.asarray(jnp.inf, dtype))
+    return Moving(trainable, settings.optimiser(1).init(trainable), weights)
 
 
 @eqx.filter_jit
 def start_members(weights: Any, settings: Settings, dtype: Any, num_members: int | None) -> Training:
     """The state before the first epoch of one network, or of several whose arrays have a leading axis."""
-    if num_members is None:
-        return start_training(weights, settings, dtype)
-    return jax.vmap(lambda w: start_training(w, settings, dtype))(weights)
+
+    def one(weights: Any) -> Moving:
+        return _start(weights, settings, dtype)
+
+    moving = one(weights) if num_members is None else jax.vmap(one)(weights)
+    return Training(moving, weights, jnp.asarray(jnp.inf, dtype))
 
 
 @eqx.filter_jit
@@ -147,20 +155,26 @@ def run_round(
         num_members: size of the ensemble, whose members have orders and noises of their own; None for one network.
 
     Returns:
-        The new state, the mean training loss of each epoch and the held-out loss; of each member in an ensemble.
+        The new state, the mean training loss of each epoch (and member), and the held-out loss, in an ensemble its
+        mean: all members keep the weights of one epoch.
     """
+
+    def one(moving: Moving, keys: Array) -> tuple[Moving, Array, Array]:
+        return _one_round(moving, static, settings, keys, points, clean_scores, validation, first_step, num_steps)
+
     if num_members is None:
-        return _one_round(state, static, settings, keys, points, clean_scores, validation, first_step, num_steps)
-    members = jax.vmap(lambda key: jax.random.split(key, num_members), out_axes=1)(keys)
-
-    def member(state: Training, keys: Array) -> tuple[Training, Array, Array]:
-        return _one_round(state, static, settings, keys, points, clean_scores, validation, first_step, num_steps)
-
-    return jax.vmap(member, out_axes=(0, 1, 0))(state, members)
+        moving, train_losses, held_out = one(state.moving, keys)
+    else:
+        members = jax.vmap(lambda key: jax.random.split(key, num_members), out_axes=0)(keys)
+        moving, train_losses, each = jax.vmap(one, in_axes=(0, 1), out_axes=(0, 1, 0))(state.moving, members)
+        held_out = each.mean()
+    better = held_out < state.best_loss
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), moving.average, state.best)
+    return Training(moving, best, jnp.where(better, held_out, state.best_loss)), train_losses, held_out
 
 
 def _one_round(
-    state: Training,
+    moving: Moving,
     static: Any,
     settings: Settings,
     keys: Array,
@@ -169,7 +183,7 @@ def _one_round(
     validation: Batch,
     first_step: Array,
     num_steps: Array,
-) -> tuple[Training, Array, Array]:
+) -> tuple[Moving, Array, Array]:
     optimiser, batch_size = settings.optimiser(num_steps), settings.batch_size
     num_batches = points.shape[0] // batch_size
 
@@ -216,13 +230,10 @@ def _one_round(
         return carry, losses.mean()
 
     (trainable, optimiser_state, average), train_losses = jax.lax.scan(
-        epoch, (state.trainable, state.optimiser, state.average), (keys, jnp.arange(keys.shape[0]))
+        epoch, tuple(moving), (keys, jnp.arange(keys.shape[0]))
     )
     held_out = _losses(eqx.combine(average, static), validation, "denoising", None).mean()
-    better = held_out < state.best_loss
-    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), average, state.best)
-    best_loss = jnp.where(better, held_out, state.best_loss)
-    return Training(trainable, optimiser_state, average, best, best_loss), train_losses, held_out
+    return Moving(trainable, optimiser_state, average), train_losses, held_out
 
 
 @eqx.filter_jit

@@ -4,6 +4,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -43,7 +44,6 @@ from scoresample.training._resume import Progress, load_progress, run_fingerprin
 _LEVEL_BANDS = 8
 _SECONDS_BEFORE_SHOWN = 2.0
 _SECONDS_BETWEEN_WRITES = 10.0
-_FEWEST_HELD_OUT = 10
 _VALIDATION_SHARE = 0.03
 """Held-out losses are taken so often that they cost about this share of an epoch ..."""
 _FEWEST_VALIDATIONS = 30
@@ -136,6 +136,9 @@ def fit_score(
             to the same result as without interruption.
         progress: show a progress bar; by default only on a terminal.
 
+    Held out are random points; of chains the last draws of each, since neighbours are alike; of weighted draws random
+    ones, before the others are resampled; of a stream its first points.
+
     Returns:
         A [`PerturbedScore`][scoresample.PerturbedScore] in the data's own (unbounded) coordinates, or for energies a
         [`PerturbedEnergy`][scoresample.PerturbedEnergy]. Its `record` is the
@@ -181,11 +184,11 @@ def fit_score(
         raise ValueError("`num_members`: ensembles of energies are not supported. Train them one by one.")
 
     started = time.perf_counter()
-    key_data, key_network, key_split, key_noise, key_epochs = jax.random.split(key, 5)
-    source = Source(data, scores, key_data, support, standardise, buffer_size)
+    key_data, key_network, key_noise, key_epochs = jax.random.split(key, 4)
+    source = Source(data, scores, key_data, support, standardise, buffer_size, validation_fraction)
     layout = layout_of(source.position)
     dtype = jnp.asarray(0.0).dtype
-    kept, held_out = _split(source.first, validation_fraction, key_split, shuffle=not source.streams)
+    kept, held_out = (source.first.taken(rows) for rows in (~source.first.held_out, source.first.held_out))
     num_held_out, num_train = len(held_out.points), len(kept.points)
     batch_size = min(batch_size, num_train)
     steps_per_epoch = num_train // batch_size
@@ -208,10 +211,12 @@ def fit_score(
     done = Progress(0, [], [], [], 0.0)
     fingerprint = ""
     if checkpoint is not None:
-        fingerprint = run_fingerprint(key, settings, source.first, weights, num_epochs, epochs_per_round, num_members)
+        fingerprint = run_fingerprint(
+            key, settings, source.first, weights, static, num_epochs, epochs_per_round, num_members, patience
+        )
         state, done = load_progress(checkpoint, fingerprint, state, done)
         for _ in range(done.epochs - 1 if source.streams else 0):
-            source.more(num_held_out)
+            source.more()
     before, written = done.seconds, time.perf_counter()
     epoch_seconds: list[float] = []
     show = sys.stderr.isatty() if progress is None else progress
@@ -224,24 +229,34 @@ def fit_score(
             while done.epochs < num_epochs and not _out_of_patience(done, patience):
                 num = min(epochs_per_round, num_epochs - done.epochs)
                 if source.streams and done.epochs > 0:
-                    buffer = source.more(num_held_out)
+                    buffer = source.more()
                     if buffer is None:
+                        warnings.warn(
+                            f"`data`: the iterator ended after {done.epochs} of {num_epochs} epochs, before the "
+                            "learning rate came down. Pass a function that opens it anew, as lambda: iter(loader), or "
+                            f"num_epochs={done.epochs}.",
+                            stacklevel=2,
+                        )
                         break
-                    points, clean_scores = _on_device(_leading(buffer, num_train), dtype)
+                    points, clean_scores = _on_device(buffer, dtype)
                 keys = jax.vmap(lambda epoch: jax.random.fold_in(key_epochs, epoch))(done.epochs + jnp.arange(num))
                 first_step, round_started = jnp.asarray(done.epochs * steps_per_epoch), time.perf_counter()
-                state, train, held = run_round(
+                after, train, held = run_round(
                     state, static, settings, keys, points, clean_scores, validation, first_step, num_steps, members
                 )
                 train_losses = np.asarray(train, np.float64).reshape(num, -1).mean(axis=1)
                 epoch_seconds.append((time.perf_counter() - round_started) / num)
-                if not np.isfinite(train_losses).all():
+                held_out_loss = float(held)
+                if not np.isfinite([*train_losses, held_out_loss]).all():
                     epoch = done.epochs + int(np.argmin(np.isfinite(train_losses)))
+                    loss_was = train_losses[epoch - done.epochs]
                     raise RuntimeError(
-                        f"the training loss became {train_losses[epoch - done.epochs]} in epoch {epoch + 1}. Lower "
-                        f"`learning_rate` (now {learning_rate}), or look for extreme outliers in the data."
+                        f"the training loss became {loss_was} in epoch {epoch + 1} (held-out loss {held_out_loss}). "
+                        f"Lower `learning_rate` (now {learning_rate}), or look for extreme outliers in the data."
                     )
-                done = done.extended(train_losses, float(np.mean(held)), before + time.perf_counter() - started)
+                # Both at once: an interruption never sees the one without the other.
+                elapsed = before + time.perf_counter() - started
+                state, done = after, done.extended(train_losses, held_out_loss, elapsed)
                 bar.set_postfix(loss=f"{done.train[-1]:.4f}", held_out=f"{done.held_out[-1]:.4f}", refresh=False)
                 bar.update(num)
                 if checkpoint is not None and time.perf_counter() - written > _SECONDS_BETWEEN_WRITES:
@@ -298,23 +313,6 @@ def _new_denoiser(
             f"`network` must be an Equinox module, or a function of a key that makes one, got {type(made).__name__}."
         )
     return PreconditionedEnergy(made) if energy else PreconditionedDenoiser(made, parametrisation)
-
-
-def _split(first: Points, fraction: float, key: Array, *, shuffle: bool) -> tuple[Points, Points]:
-    """Points to train on, and held-out points: random ones, or the first of a stream."""
-    num = len(first.points)
-    num_held_out = max(int(fraction * num), _FEWEST_HELD_OUT)
-    order = np.asarray(jax.random.permutation(key, num)) if shuffle else np.arange(num)
-    held_out, kept = order[:num_held_out], order[num_held_out:]
-    return _rows(first, kept), _rows(first, held_out)
-
-
-def _rows(points: Points, rows: Any) -> Points:
-    return Points(points.points[rows], None if points.scores is None else points.scores[rows])
-
-
-def _leading(points: Points, num: int) -> Points:
-    return _rows(points, slice(num))
 
 
 def _on_device(points: Points, dtype: Any) -> tuple[Array, Array | None]:

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float
 Weighting = Literal["uniform", "edm", "likelihood", "learned"]
 """How much each noise level counts."""
 
-_EDM_MEAN, _EDM_SPREAD = -1.2, 1.2
-"""Mean and standard deviation of log sigma: Karras et al. 2022, table 1."""
+_EDM_MEAN, _EDM_SPREAD = -1.2 - float(np.log(0.5)), 1.2
+"""Mean and standard deviation of log sigma, in standard deviations of the data: Karras et al. 2022, table 1, -1.2 where
+sigma_data = 0.5."""
 _TABLE_SIZE = 1025
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from scoresample.training._data import Points
 from scoresample.training._epoch import Settings, Training
 
 _KIND = "training"
+_SCHEDULE_STEPS = (0, 1, 10, 100, 1000, 10_000)
+"""Where two schedules of learning rates are compared."""
 
 
 class Progress(NamedTuple):
@@ -51,20 +54,13 @@ class Progress(NamedTuple):
         return self.held_out_epochs[int(np.argmin(self.held_out))]
 
 
-def run_fingerprint(
-    key: Array,
-    settings: Settings,
-    first: Points,
-    weights: Any,
-    num_epochs: int,
-    epochs_per_round: int,
-    num_members: int,
-) -> str:
-    """What tells one training from another: its key, settings, data and first weights."""
+def run_fingerprint(key: Array, settings: Settings, first: Points, weights: Any, static: Any, *others: Any) -> str:
+    """What tells one training from another: its key, settings, data, network and first weights, and other numbers."""
     digest = hashlib.sha256()
-    facts = [value if not callable(value) else "a schedule" for value in settings]
-    digest.update(repr((facts, num_epochs, epochs_per_round, num_members)).encode())
-    arrays = [jax.random.key_data(key), first.points, first.scores, *jax.tree.leaves(weights)]
+    facts = [[float(value(step)) for step in _SCHEDULE_STEPS] if callable(value) else value for value in settings]
+    network = re.sub(r" at 0x[0-9a-f]+", "", repr(jax.tree.structure(static)))
+    digest.update(repr((facts, others, network)).encode())
+    arrays = [jax.random.key_data(key), *first, *jax.tree.leaves(weights)]
     for array in arrays:
         if array is not None:
             array = np.asarray(array)

@@ -41,7 +41,8 @@ def reweight(
         A copy of the draws with new `log_weights`, of largest value 0. A draw where the target has no mass, or where
         its density or the proposal's is nan or otherwise not to be had, gets weight zero (-inf); those that are not to
         be had are marked in ``stats["weight_failed"]`` and counted in ``info["num_failed_weights"]``. The evaluations
-        of both densities are not counted in `nfe`.
+        of both densities are not counted in `nfe`. ``info["log_z"]`` is the logarithm of the mean weight: an estimate
+        of the log evidence of the target, where the proposal's density is normalised.
 
     Raises:
         TypeError: if `draws` are no Draws, or a density is a bare score or a path.
@@ -69,7 +70,8 @@ def reweight(
     shape = (draws.num_chains, draws.num_draws)
     flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), draws.position)
     above, below = (_log_densities(density, flat, batch_size).reshape(shape) for density in (target, proposal))
-    log_weights = np.zeros(shape) if draws.log_weights is None else np.asarray(draws.log_weights, np.float64)
+    before = np.zeros(shape) if draws.log_weights is None else np.asarray(draws.log_weights, np.float64)
+    log_weights = before
     # A target of -inf has no mass here; a draw where the proposal has none cannot be one of its draws.
     failed = np.isnan(above) | np.isposinf(above) | ~np.isfinite(below) | np.isnan(log_weights)
     failed = failed | np.asarray(draws.stats.get("weight_failed", False))
@@ -79,11 +81,13 @@ def reweight(
             f"`draws`: none of the {log_weights.size} draws gets a weight; {int(failed.sum())} densities are not "
             "finite. Check that the target has mass where the draws are, and that the densities can be evaluated there."
         )
+    totals = [np.logaddexp.reduce(np.where(failed, -np.inf, x).ravel()) for x in (log_weights, before)]
+    log_ratio = float(totals[0] - totals[1])
     return dataclasses.replace(
         draws,
         log_weights=jnp.asarray(log_weights - log_weights.max(), jnp.result_type(float)),
         stats={**draws.stats, "weight_failed": failed},
-        info={**draws.info, "num_failed_weights": int(failed.sum())},
+        info={**draws.info, "num_failed_weights": int(failed.sum()), "log_z": log_ratio},
     )
 
 

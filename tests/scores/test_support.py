@@ -55,6 +55,21 @@ def test_a_beta_law_in_unbounded_coordinates() -> None:
         assert np.exp(values).max() < 1.0
 
 
+@pytest.mark.parametrize("bounds", [(0.0, None), (None, 2.0), (-4.0, 2.0), (None, None)])
+def test_the_score_of_every_kind_of_bound(bounds: tuple[float | None, float | None]) -> None:
+    """A normal law cut to its bounds, differentiated through the bijection."""
+    with jax.enable_x64(True):
+        bijection = as_support(bounds, jnp.zeros(1, jnp.float64))
+
+        def logdensity(u: jax.Array) -> jax.Array:
+            return -0.5 * jnp.sum(bijection.to_bounded(u) ** 2) + bijection.log_jacobian(u)
+
+        for value in (-1.0, 0.3):
+            u = jnp.array([value])
+            x = bijection.to_bounded(u)
+            np.testing.assert_allclose(bijection.score_to_unbounded(u, -x), jax.grad(logdensity)(u), rtol=1e-12)
+
+
 def test_far_out_nothing_overflows() -> None:
     u = jnp.array([60.0, 200.0, -150.0, -150.0])
     assert np.isfinite(support().to_bounded(u)).all()

@@ -137,6 +137,19 @@ def test_files_that_do_not_fit_are_refused(saved: bytes, tmp_path: Path, monkeyp
 
     with pytest.raises(ValueError, match=r"fn.network.weight has shape \(3,\), but \(\) is called for"):
         ss.load_score(_rewritten(saved, tmp_path, other_shape), network=network)
+
+    def other_type(content: Any, arrays: Any) -> None:
+        arrays["fn.network.weight"] = np.zeros((), np.int32)
+
+    with pytest.raises(ValueError, match="has the type int32, but float32 is called for"):
+        ss.load_score(_rewritten(saved, tmp_path, other_type), network=network)
+
+    def huge(content: Any, arrays: Any) -> None:
+        sizes = {"dimension": 2, "width": 4, "depth": 10**9, "outputs": None, "noise_level": "film"}
+        content["denoiser"]["network"] = {"class": "ResidualMLP", "settings": sizes}
+
+    with pytest.raises(ValueError, match="depth=1000000000 does not fit its"):
+        ss.load_score(_rewritten(saved, tmp_path, huge))
     with pytest.raises(ValueError, match=r"missing \['fn.network.weight'\]"):
         ss.load_score(_rewritten(saved, tmp_path, lambda _, arrays: arrays.pop("fn.network.weight")), network=network)
     with pytest.raises(ValueError, match="does not hold a score that this release knows"):
@@ -247,6 +260,15 @@ def test_a_stream_resumes_where_it_was(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"network": gain(), "checkpoint": tmp_path / "run"}
     fit(correlated(60), **settings)
-    for change in ({"learning_rate": 0.1}, {"data": correlated(60, 1)}, {"network": gain(0.9)}, {"num_epochs": 3}):
+    changes: list[dict[str, Any]] = [
+        {"learning_rate": 0.1},
+        {"learning_rate": lambda step: 1e-3},
+        {"data": correlated(60, 1)},
+        {"network": gain(0.9)},
+        {"num_epochs": 3},
+        {"parametrisation": "velocity"},
+        {"validation_fraction": 0.3},
+    ]
+    for change in changes:
         with pytest.raises(ValueError, match="belongs to a training with another key, data, network or settings"):
             fit(change.get("data", correlated(60)), **(settings | {k: v for k, v in change.items() if k != "data"}))

@@ -201,7 +201,23 @@ def test_draws_hand_on_their_named_sites() -> None:
 def test_chains_are_pooled() -> None:
     draws = some_draws()
     flat = {"log_scale": draws.position["log_scale"].reshape(-1)}
-    np.testing.assert_array_equal(fit(draws).fn.network.weight, fit(flat).fn.network.weight)
+    for ours, theirs in zip(jax.tree.leaves(fit(draws).frame), jax.tree.leaves(fit(flat).frame), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_no_point_is_on_both_sides() -> None:
+    """Chains are held out by blocks, and weighted draws are resampled on either side of the split."""
+    from scoresample.training._data import Source
+
+    chains = Source(some_draws(), None, jax.random.key(0), None, "none", 1, 0.2).first
+    np.testing.assert_array_equal(chains.held_out.reshape(4, 100).sum(axis=1), 20)
+    np.testing.assert_array_equal(chains.held_out.reshape(4, 100)[:, 80:], True)
+    draws = some_draws()
+    weighted = some_draws(log_weights=2 * np.asarray(draws.position["log_scale"]), kind="independent")
+    points = Source(weighted, None, jax.random.key(0), None, "none", 1, 0.2).first
+    assert points.held_out.sum() == 80
+    assert not set(points.points[points.held_out, 0]) & set(points.points[~points.held_out, 0])
+    assert len(set(points.points[:, 0])) < 300, "they were resampled"
 
 
 def test_weighted_draws_are_resampled() -> None:
@@ -347,8 +363,9 @@ def test_scores_of_bounded_data_are_moved_with_them() -> None:
 def test_batches_from_an_iterator_are_data() -> None:
     data = correlated(1000)
     whole = fit(data[:500])
-    stream = fit(iter(np.split(data, 10)), num_epochs=9, buffer_size=500)
-    assert len(stream.record.train_loss) == 2, "two buffers, then the iterator has ended"
+    with pytest.warns(UserWarning, match="the iterator ended after 2 of 9 epochs"):
+        stream = fit(iter(np.split(data, 10)), num_epochs=9, buffer_size=500)
+    assert len(stream.record.train_loss) == 2, "a buffer of 500, then 450 more, and the iterator has ended"
     np.testing.assert_allclose(stream.frame.location, whole.frame.location, rtol=1e-6)
     again = fit(lambda: iter(np.split(data, 10)), num_epochs=9, buffer_size=500)
     assert len(again.record.train_loss) == 9
@@ -369,11 +386,12 @@ def test_held_out_points_of_a_stream_are_never_trained_on() -> None:
 
     from scoresample.training._data import Source
 
-    source = Source(batches, None, jax.random.key(0), None, "none", 150)
+    source = Source(batches, None, jax.random.key(0), None, "none", 150, 0.2)
+    np.testing.assert_array_equal(np.flatnonzero(source.first.held_out), np.arange(30))
     for _ in range(5):
-        points = source.more(30)
+        points = source.more()
         assert points is not None
-        assert points.points.shape == (150, 1)
+        assert points.points.shape == (120, 1)
         assert points.points.min() >= 30
     assert seen.count(0) > 1, "it was opened anew"
 

@@ -108,7 +108,7 @@ def test_weightings_are_frequencies_of_levels(weighting: Weighting) -> None:
     low, high = -5.0, 3.0
     levels = np.asarray(stratified_log_sigma(jax.random.key(0), 5000, low, high, jnp.dtype("float32"), weighting))
     grid = np.linspace(low, high, 4001)
-    density = np.exp(-0.5 * ((grid + 1.2) / 1.2) ** 2) if weighting == "edm" else 1 / (1 + np.exp(2 * grid))
+    density = np.exp(-0.5 * ((grid + 1.2 - np.log(2)) / 1.2) ** 2) if weighting == "edm" else 1 / (1 + np.exp(2 * grid))
     cumulative = np.cumsum(density) / density.sum()
     for level in (-4.0, -1.5, 0.0, 1.0):
         assert np.mean(levels < level) == pytest.approx(np.interp(level, grid, cumulative), abs=2e-3)

@@ -48,6 +48,19 @@ def test_weighted_draws_have_the_moments_of_the_target() -> None:
     np.testing.assert_allclose(log_weights(weighted)[0], expected - expected.max(), atol=1e-4)
 
 
+def test_the_mean_weight_is_the_evidence() -> None:
+    """A target with the constant 3, from a normalised proposal, also in two steps."""
+    wide, narrow = ss.Gaussian(jnp.zeros(1), 4.0), ss.Gaussian(jnp.ones(1), 1.0)
+    scaled = ss.DensityScore(lambda x: narrow.logdensity(x) + jnp.log(3.0), structure=jnp.zeros(1))
+    draws = ss.exact_draws(wide, key=jax.random.key(0), num_samples=4000)
+    once = ss.reweight(draws, scaled, wide)
+    shares = np.exp(np.asarray(once.log_weights, np.float64)).ravel()
+    error = shares.std() / shares.mean() / np.sqrt(shares.size)
+    assert abs(once.info["log_z"] - np.log(3.0)) < 5 * error < 0.2
+    again = ss.reweight(once, narrow, scaled)
+    assert again.info["log_z"] == pytest.approx(-np.log(3.0), abs=1e-4)
+
+
 def test_weights_are_multiplied_and_do_not_depend_on_batches() -> None:
     draws = wide_draws(101)
     twice = ss.reweight(ss.reweight(draws, NARROW, WIDE, batch_size=7), WIDE, NARROW, batch_size=500)
