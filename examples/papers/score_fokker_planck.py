@@ -272,8 +272,8 @@ def report(cells: dict[str, dict[str, Any]], names: list[str], seeds: int) -> tu
     goals = ["goal", *(f"<= {RESIDUAL_GOALS[t]}" for t in TIMES), f"<= {ASYMMETRY_GOAL}", "> 0"]
     parts += [
         "## Learned scores at equal training time\n\nResiduals are relative to the exact score's `d_t s` (two "
-        "moons: to the learned one's own). Seconds are those of the training itself, without compilation. The log-likelihood is that of the probability flow, in nats "
-        "a held-out point.",
+        "moons: to the learned one's own). Seconds are those of the training itself, without compilation. "
+        "The log-likelihood is that of the probability flow, in nats a held-out point.",
         table(
             ["data", "seed", "training", "s", "epochs", *(f"residual t={t}" for t in TIMES), "sigma^2 MSE t=.01",
              "asymmetry t=.01", "log-likelihood"],
