@@ -303,7 +303,8 @@ def test_a_loss_that_explodes_is_an_error() -> None:
         def __call__(self, x: Array, log_sigma: Array) -> Array:
             return x * jnp.exp(1e3 * self.weight)
 
-    with pytest.raises(RuntimeError, match=r"the training loss became (inf|nan) in epoch 1 .held-out loss .*Lower `learning_rate`"):
+    message = r"the training loss became (inf|nan) in epoch 1 \(held-out loss .*\). Lower `learning_rate`"
+    with pytest.raises(RuntimeError, match=message):
         fit(correlated(200), network=Exploding(jnp.asarray(1.0)))
 
 
