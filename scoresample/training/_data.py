@@ -158,6 +158,7 @@ class Source:
         self.constrain = named_sites
         self._support: Support | None = None
         self._standardise: Standardise = standardise
+        self._given = type(data).__name__
         self._stream: Stream | None = None
         if isinstance(data, DrawsLike):
             self.constrain = data.constrain
@@ -203,8 +204,8 @@ class Source:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         if not leaves or not all(np.issubdtype(leaf.dtype, np.number) for _, leaf in leaves):
             raise TypeError(
-                "`data` must be an array, a tree of arrays with one leading axis, Draws, or an iterator of such "
-                f"batches, got {jax.tree.map(lambda x: x.dtype, tree)}."
+                "`data` must be an array, a tree of arrays with one leading axis, an iterator of such batches, or Draws, "
+                f"got {self._given}."
             )
         lengths = {leaf.shape[0] if leaf.ndim else 0 for _, leaf in leaves}
         if len(lengths) != 1 or lengths.pop() < _FEWEST_DRAWS:
