@@ -204,8 +204,8 @@ class Source:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         if not leaves or not all(np.issubdtype(leaf.dtype, np.number) for _, leaf in leaves):
             raise TypeError(
-                "`data` must be an array, a tree of arrays with one leading axis, an iterator of such batches, or Draws, "
-                f"got {self._given}."
+                "`data` must be an array, a tree of arrays with one leading axis, an iterator of such batches, or "
+                f"Draws, got {self._given}."
             )
         lengths = {leaf.shape[0] if leaf.ndim else 0 for _, leaf in leaves}
         if len(lengths) != 1 or lengths.pop() < _FEWEST_DRAWS:
