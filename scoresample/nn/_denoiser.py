@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.scores import Position
+from scoresample.scores import Position, inner_product
 
 Network = Callable[[Position, Array], Position]
 """(x of unit variance, log s) -> tree like x; unbatched."""
@@ -105,9 +105,9 @@ class PreconditionedEnergy(eqx.Module):
         output = self.network(x, jnp.log(s))
         if jax.tree.structure(output) != jax.tree.structure(0) or jnp.ndim(output) != 0:
             _check_like(output, x)
-            output = _dot(output, x)
+            output = inner_product(output, x)
         size = sum(leaf.size for leaf in jax.tree.leaves(y))
-        return output - 0.5 * _dot(x, x) - 0.5 * size * (jnp.log(total) + np.log(2 * np.pi).item())
+        return output - 0.5 * inner_product(x, x) - 0.5 * size * (jnp.log(total) + np.log(2 * np.pi).item())
 
     def __call__(self, y: Position, s: Array) -> Position:
         """The denoised point, a tree like y."""
@@ -164,7 +164,3 @@ def _check_like(output: Position, x: Position) -> None:
             f"`network`: an energy needs a scalar, or an output like its input, got arrays of shapes {shapes[0]} for "
             f"an input of {shapes[1]}."
         )
-
-
-def _dot(a: Position, b: Position) -> Array:
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda x, y: jnp.sum(x * y), a, b))

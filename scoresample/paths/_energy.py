@@ -11,7 +11,7 @@ from jaxtyping import Array
 from scoresample.paths._base import AbstractDensityPath
 from scoresample.paths._frame import Frame, make_frame
 from scoresample.paths._perturbed import AbstractPerturbedScore, checked_range, unit_moments
-from scoresample.paths._process import AbstractNoiseProcess
+from scoresample.paths._process import AbstractNoiseProcess, check_process
 from scoresample.scores import Constrain, Position, Structure, named_sites, structure_of
 
 
@@ -83,8 +83,7 @@ class PerturbedEnergy(AbstractPerturbedScore, AbstractDensityPath):
         """
         if not callable(fn):
             raise TypeError(f"`fn` must be a function of (y, s), got {type(fn).__name__}.")
-        if not isinstance(process, AbstractNoiseProcess):
-            raise TypeError(f"`process` must be a noise process such as VP() or VE(), got {process!r}.")
+        check_process(process)
         self.fn, self.args, self.process = fn, tuple(args), process
         self.structure = structure_of(structure)
         self.frame = make_frame(location, scale, self.structure)

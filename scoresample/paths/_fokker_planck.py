@@ -1,6 +1,7 @@
 """The Fokker-Planck equations that the scores and the log densities of noised data obey, as two sides to compare."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from jaxtyping import Array
 
 from scoresample.paths._base import AbstractDensityPath, as_time
 from scoresample.paths._perturbed import AbstractPerturbedScore
-from scoresample.scores import Position, check_structure, random_like
+from scoresample.scores import Position, check_structure, inner_product, random_like
 
 ScoreFunction = Callable[[Position, Array], Position]
 """(point, level) -> score."""
@@ -47,8 +48,8 @@ def score_fokker_planck(
 
     def bracket(point: Position) -> Array:
         value = score(point, t)
-        growth = _divergence(lambda x: score(x, t), point, probes) + _dot(value, value)
-        return 0.5 * squared_diffusion * growth - drift_rate * _dot(point, value)
+        growth = _divergence(lambda x: score(x, t), point, probes) + inner_product(value, value)
+        return 0.5 * squared_diffusion * growth - drift_rate * inner_product(point, value)
 
     return left, jax.grad(bracket)(z)
 
@@ -82,9 +83,9 @@ def logdensity_fokker_planck(
     score = jax.grad(logdensity)
     _, left = jax.jvp(lambda u: logdensity(z, u), (t,), (jnp.ones_like(t),))
     value = score(z, t)
-    growth = _divergence(lambda x: score(x, t), z, probes) + _dot(value, value)
+    growth = _divergence(lambda x: score(x, t), z, probes) + inner_product(value, value)
     size = sum(leaf.size for leaf in jax.tree.leaves(z))
-    return left, 0.5 * squared_diffusion * growth - drift_rate * (_dot(z, value) + size)
+    return left, 0.5 * squared_diffusion * growth - drift_rate * (inner_product(z, value) + size)
 
 
 def fokker_planck_residual(
@@ -126,16 +127,7 @@ def fokker_planck_residual(
             f"`path` must be a perturbed score, got {type(path).__name__}. Make one with perturb(density, process), "
             "PerturbedScore(network, process) or fit_score(draws)."
         )
-    check_structure(position, path.structure, name="position")
-    t = as_time(t, position)
-    left, right = score_fokker_planck(
-        path.standard_score,
-        path.frame.to_standard(position),
-        t,
-        drift_rate=path.process.drift_rate(t),
-        squared_diffusion=path.process.squared_diffusion(t),
-        probes=probes,
-    )
+    left, right = score_fokker_planck(path.standard_score, probes=probes, **_at(path, position, t))
     return jax.tree.map(jnp.subtract, left, right), left
 
 
@@ -162,17 +154,16 @@ def logdensity_residual(
             f"`path` must be a perturbed score with log densities, got {type(path).__name__}. Make one with "
             "perturb(density, process) or fit_score(draws, parametrisation='energy')."
         )
+    left, right = logdensity_fokker_planck(path.standard_logdensity, probes=probes, **_at(path, position, t))
+    return left - right, left
+
+
+def _at(path: AbstractPerturbedScore, position: Position, t: Array | float) -> dict[str, Any]:
+    """A position in standard coordinates, and a level with its drift and diffusion."""
     check_structure(position, path.structure, name="position")
     t = as_time(t, position)
-    left, right = logdensity_fokker_planck(
-        path.standard_logdensity,
-        path.frame.to_standard(position),
-        t,
-        drift_rate=path.process.drift_rate(t),
-        squared_diffusion=path.process.squared_diffusion(t),
-        probes=probes,
-    )
-    return left - right, left
+    rates = {"drift_rate": path.process.drift_rate(t), "squared_diffusion": path.process.squared_diffusion(t)}
+    return {"z": path.frame.to_standard(position), "t": t, **rates}
 
 
 def rademacher_like(key: Array, tree: Position, num: int) -> Position:
@@ -193,7 +184,7 @@ def _divergence(field: Callable[[Position], Position], point: Position, probes: 
         probes = _basis(point)
 
     def product(direction: Position) -> Array:
-        return _dot(direction, jax.jvp(field, (point,), (direction,))[1])
+        return inner_product(direction, jax.jvp(field, (point,), (direction,))[1])
 
     products = jax.vmap(product)(probes)
     return products.mean() if average else products.sum()
@@ -209,7 +200,3 @@ def _basis(point: Position) -> Position:
         made.append(rows.reshape(size, *leaf.shape))
         first += leaf.size
     return jax.tree.unflatten(tree, made)
-
-
-def _dot(a: Position, b: Position) -> Array:
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda x, y: jnp.sum(x * y), a, b))

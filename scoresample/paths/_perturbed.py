@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from scoresample.paths._base import AbstractDensityPath, AbstractScorePath, as_time
 from scoresample.paths._frame import Frame, make_frame
-from scoresample.paths._process import AbstractNoiseProcess
+from scoresample.paths._process import AbstractNoiseProcess, check_process
 from scoresample.scores import (
     AbstractExactDensity,
     Constrain,
@@ -198,8 +198,7 @@ class PerturbedScore(AbstractPerturbedScore):
         """
         if not callable(fn):
             raise TypeError(f"`fn` must be a function of (z, time), got {type(fn).__name__}.")
-        if not isinstance(process, AbstractNoiseProcess):
-            raise TypeError(f"`process` must be a noise process such as VP() or VE(), got {process!r}.")
+        check_process(process)
         for name, value, options in (("prediction", prediction, Prediction), ("time", time, TimeInput)):
             if value not in get_args(options):
                 raise ValueError(f"`{name}` must be one of {list(get_args(options))}, got {value!r}.")
@@ -342,8 +341,7 @@ class ReclockedScore(AbstractPerturbedScore):
 
     def __init__(self, inner: AbstractPerturbedScore, process: AbstractNoiseProcess) -> None:
         """See a perturbed score under another process."""
-        if not isinstance(process, AbstractNoiseProcess):
-            raise TypeError(f"`process` must be a noise process such as VP() or VE(), got {process!r}.")
+        check_process(process)
         self.inner, self.process = inner, process
         self.log_snr_range = inner.log_snr_range
         self.frame, self.structure, self.constrain = inner.frame, inner.structure, inner.constrain
@@ -396,6 +394,5 @@ def perturb(density: AbstractExactDensity, process: AbstractNoiseProcess) -> Per
             f"{type(density).__name__}. Learn the noised score from draws with fit_score(draws), or go from a "
             "reference to this density with TemperedPath(reference, density)."
         )
-    if not isinstance(process, AbstractNoiseProcess):
-        raise TypeError(f"`process` must be a noise process such as VP() or VE(), got {process!r}.")
+    check_process(process)
     return PerturbedDensity(density, process)

@@ -50,6 +50,12 @@ class AbstractNoiseProcess(eqx.Module):
         return jax.grad(self.variance)(t) - 2 * self.drift_rate(t) * self.variance(t)
 
 
+def check_process(process: object) -> None:
+    """Raise a TypeError unless this is a noise process."""
+    if not isinstance(process, AbstractNoiseProcess):
+        raise TypeError(f"`process` must be a noise process such as VP() or VE(), got {process!r}.")
+
+
 def _check_order(low: float, high: float, names: tuple[str, str]) -> None:
     if not 0 < low < high < float("inf"):
         raise ValueError(f"`{names[0]}` < `{names[1]}` must be positive numbers, got {low} and {high}.")

@@ -13,7 +13,14 @@ from jaxtyping import Array
 from scoresample.samplers._base import AbstractSampler, with_parameters
 from scoresample.samplers._density import promoted, require_density, statistics_of, untuned
 from scoresample.samplers._doors import as_parameter, check_positive, check_share, require_tuned
-from scoresample.scores import AbstractDensityScore, AbstractScore, Position, line_integral, logdensity_fn
+from scoresample.scores import (
+    AbstractDensityScore,
+    AbstractScore,
+    Position,
+    inner_product,
+    line_integral,
+    logdensity_fn,
+)
 
 _EVALUATIONS_PER_STEP = 2
 """Of the minimal-norm integrator (McLachlan) that BlackJAX uses."""
@@ -68,16 +75,13 @@ def approach(score: AbstractScore, position: Position) -> Position:
     leaves = jax.tree.leaves(position)
     dimension, dtype = sum(leaf.size for leaf in leaves), jnp.result_type(*leaves)
 
-    def product(a: Position, b: Position) -> Array:
-        return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b))
-
     def body(_: Array, carry: tuple[Position, Position, Array]) -> tuple[Position, Position, Array]:
         here, uphill, length = carry
-        stride = length / jnp.sqrt(jnp.maximum(product(uphill, uphill), jnp.finfo(dtype).tiny))
+        stride = length / jnp.sqrt(jnp.maximum(inner_product(uphill, uphill), jnp.finfo(dtype).tiny))
         there = jax.tree.map(lambda x, s: x + stride.astype(x.dtype) * s, here, uphill)
         beyond = score(there)
-        onwards = product(uphill, beyond)  # negative beyond the bulk: such a step may have jumped over it
-        gain = stride * (product(uphill, uphill) + onwards) / 2
+        onwards = inner_product(uphill, beyond)  # negative beyond the bulk: such a step may have jumped over it
+        gain = stride * (inner_product(uphill, uphill) + onwards) / 2
         kept = jnp.isfinite(gain) & (gain > dimension) & (onwards >= 0)
         here, uphill = jax.tree.map(lambda new, old: jnp.where(kept, new, old), (there, beyond), (here, uphill))
         return here, uphill, jnp.where(kept, _APPROACH_GROWTH, 0.5).astype(dtype) * length

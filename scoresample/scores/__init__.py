@@ -12,6 +12,7 @@ from scoresample.scores._base import Constrain as Constrain
 from scoresample.scores._base import Position as Position
 from scoresample.scores._base import Structure as Structure
 from scoresample.scores._base import check_structure as check_structure
+from scoresample.scores._base import inner_product as inner_product
 from scoresample.scores._base import named_sites as named_sites
 from scoresample.scores._base import random_like as random_like
 from scoresample.scores._base import structure_of as structure_of

@@ -90,6 +90,17 @@ def random_like(key: Array, tree: Structure, *batch: int) -> Position:
     return jax.tree.unflatten(structure, noise)
 
 
+def inner_product(a: Position, b: Position) -> Array:
+    """The sum of the products of all numbers of two trees: a scalar.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> float(inner_product({"mu": jnp.array([1.0, 2.0])}, {"mu": jnp.array([3.0, 4.0])}))
+        11.0
+    """
+    return jax.tree.reduce(jnp.add, jax.tree.map(jnp.vdot, a, b))
+
+
 def named_sites(position: Position) -> dict[str, Any]:
     """Name the arrays of a position: the identity `constrain`.
 

@@ -272,7 +272,7 @@ def _gather(data: Any, scores: Any, key: Array, fraction: float) -> tuple[Any, A
         return tree, scores, _random_rows(key_split, _length(tree), fraction)
     num_chains, num_draws = jax.tree.leaves(data.position)[0].shape[:2]
     tree, scores = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), (data.position, scores))
-    if data.kind == "chains":
+    if data.kind == "chains" and fraction * num_draws >= 1:
         each = max(int(fraction * num_draws), -(-_FEWEST_HELD_OUT // num_chains))
         held_out = np.tile(np.arange(num_draws) >= num_draws - each, num_chains)
     else:

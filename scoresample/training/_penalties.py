@@ -1,7 +1,7 @@
 """Penalties that hold a learned family of scores to the Fokker-Planck equation."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,20 +38,14 @@ def score_fpe_penalty(denoiser: VectorDenoiser, noised: Array, log_sigma: Array,
             costs no more.
     """
 
-    def residual(probes: Array | None) -> Array:
-        left, right = score_fokker_planck(
-            lambda y, u: denoiser.score(y, jnp.exp(u)),
-            noised,
-            log_sigma,
-            drift_rate=0.0,
-            squared_diffusion=2 * jnp.exp(2 * log_sigma),
-            probes=probes,
+    def sides(probes: Array | None, **clock: Any) -> tuple[Array, Array]:
+        return score_fokker_planck(
+            lambda y, u: denoiser.score(y, jnp.exp(u)), noised, log_sigma, probes=probes, **clock
         )
-        return left - right
 
     variance = jnp.exp(2 * log_sigma)
     weight = (1 + variance) ** 2 * variance / (variance + _SMALL_NOISE**2)
-    return weight * _square(residual, noised, key, num_probes) / noised.size
+    return weight * _square(sides, noised, log_sigma, key, num_probes) / noised.size
 
 
 def logdensity_fpe_penalty(
@@ -69,24 +63,23 @@ def logdensity_fpe_penalty(
         num_probes: directions for each estimate of the divergence; 0 for the exact trace.
     """
 
+    def sides(probes: Array | None, **clock: Any) -> tuple[Array, Array]:
+        def logdensity(y: Array, u: Array) -> Array:
+            return denoiser.logdensity(y, jnp.exp(u))
+
+        return logdensity_fokker_planck(logdensity, noised, log_sigma, probes=probes, **clock)
+
+    return _square(sides, noised, log_sigma, key, num_probes) / noised.size
+
+
+def _square(sides: Callable[..., Any], noised: Array, log_sigma: Array, key: Array, num_probes: int) -> Array:
+    """The squared norm of what two sides are apart, or with probes an unbiased estimate, which may be negative."""
+
     def residual(probes: Array | None) -> Array:
-        left, right = logdensity_fokker_planck(
-            lambda y, u: denoiser.logdensity(y, jnp.exp(u)),
-            noised,
-            log_sigma,
-            drift_rate=0.0,
-            squared_diffusion=2 * jnp.exp(2 * log_sigma),
-            probes=probes,
-        )
+        left, right = sides(probes, drift_rate=0.0, squared_diffusion=2 * jnp.exp(2 * log_sigma))
         return left - right
 
-    return _square(residual, noised, key, num_probes) / noised.size
-
-
-def _square(residual: Callable[[Array | None], Array], noised: Array, key: Array, num_probes: int) -> Array:
-    """The squared norm of a residual, or with probes an unbiased estimate of it, which may be negative."""
     if num_probes == 0 or noised.size <= 2 * num_probes:
-        value = residual(None)
-        return jnp.sum(value**2)
+        return jnp.sum(residual(None) ** 2)
     first, second = (rademacher_like(k, noised, num_probes) for k in jax.random.split(key))
     return jnp.sum(residual(first) * residual(second))

@@ -212,6 +212,8 @@ def test_no_point_is_on_both_sides() -> None:
     chains = Source(some_draws(), None, jax.random.key(0), None, "none", 1, 0.2).first
     np.testing.assert_array_equal(chains.held_out.reshape(4, 100).sum(axis=1), 20)
     np.testing.assert_array_equal(chains.held_out.reshape(4, 100)[:, 80:], True)
+    single = made_draws({"log_scale": np.random.default_rng(0).normal(size=(60, 1)).astype(np.float32)})
+    assert Source(single, None, jax.random.key(0), None, "none", 1, 0.2).first.held_out.sum() == 12, "of single draws"
     draws = some_draws()
     weighted = some_draws(log_weights=2 * np.asarray(draws.position["log_scale"]), kind="independent")
     points = Source(weighted, None, jax.random.key(0), None, "none", 1, 0.2).first
