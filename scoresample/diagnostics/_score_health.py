@@ -244,7 +244,7 @@ def _ladder(score: AbstractPerturbedScore, levels: Any) -> Levels:
     if np.ndim(levels) != 1 or times.size == 0 or not (times[-1] > 0 and times[0] <= 1):
         raise ValueError(f"`levels` must be a list of times in (0, 1], got {levels!r}. Leave it out for 8 of them.")
     with jax.enable_x64(True):
-        log_snr = np.asarray(jax.vmap(score.process.log_snr)(jnp.asarray(times)))
+        log_snr = np.asarray(jax.vmap(score.process.log_snr)(jnp.asarray(times, jnp.float64)))
     low, high = (float(end) for end in score.log_snr_range)
     if log_snr[0] < low - 1e-4 or log_snr[-1] > high + 1e-4:
         first, last = (float(t) for t in levels_at(score, np.array([low, high])).t)

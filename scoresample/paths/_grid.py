@@ -173,7 +173,7 @@ def levels_at(path: AbstractPerturbedScore, log_snr: np.ndarray) -> Levels:
     """The levels at given values of log(alpha/sigma), computed in float64."""
     log_snr = np.asarray(log_snr, np.float64)
     with jax.enable_x64(True):
-        t, log_alpha = (np.asarray(x) for x in _clock(path.process, jnp.asarray(log_snr)))
+        t, log_alpha = (np.asarray(x) for x in _clock(path.process, jnp.asarray(log_snr, jnp.float64)))
     alpha = np.exp(log_alpha)
     return Levels(t, log_snr, alpha, alpha * np.exp(-log_snr))
 

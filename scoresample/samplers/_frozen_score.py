@@ -107,7 +107,7 @@ class EulerMaruyama(AbstractFrozenScore):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """With drift and diffusion in float64."""
         with jax.enable_x64(True):
-            t = jnp.asarray(levels.t[:-1])
+            t = jnp.asarray(levels.t[:-1], jnp.float64)
             drift = np.asarray(jax.vmap(path.process.drift_rate)(t))
             squared_diffusion = np.asarray(jax.vmap(path.process.squared_diffusion)(t))
         h, alpha, alpha_next = -np.diff(levels.t), levels.alpha[:-1], levels.alpha[1:]

@@ -50,6 +50,8 @@ _FEWEST_VALIDATIONS = 30
 """... but at least this many times in a training."""
 _LOOKS_OF_PATIENCE = 3
 """... and before the patience is at an end."""
+_EXACT_TRACE_DIMENSIONS = 16
+"""Up to so many dimensions penalties take exact traces: the noise of probes slows the training more than they cost."""
 _STEP_COST = 3.0
 """Of a training point, in evaluations of the network."""
 
@@ -67,8 +69,8 @@ def fit_score(
     loss: LossName = "denoising",
     weighting: Weighting = "uniform",
     penalties: Mapping[PenaltyName, float] | None = None,
-    penalty_points: int = 64,
-    penalty_probes: int = 1,
+    penalty_points: int = 16,
+    penalty_probes: int | None = None,
     num_members: int = 1,
     num_epochs: int = 300,
     batch_size: int = 256,
@@ -115,7 +117,8 @@ def fit_score(
         penalties: weights of penalties, by name: ``"score-fpe"``, the residual of the score Fokker-Planck equation;
             ``"logdensity-fpe"``, that of the log density, for energies. A step then takes several times as long.
         penalty_points: points of each batch at which penalties are evaluated.
-        penalty_probes: random directions for their divergences; 0 for the exact trace.
+        penalty_probes: random directions for their divergences, 0 for the exact trace; by default exact in up to 16
+            dimensions and one direction beyond. Few points with exact traces serve better than many with probes.
         num_members: trains an ensemble of so many networks at once; the score is that of their mean.
         num_epochs: passes over the data, or over a buffer of a stream.
         batch_size: points in a step.
@@ -187,6 +190,8 @@ def fit_score(
     key_data, key_network, key_noise, key_epochs = jax.random.split(key, 4)
     source = Source(data, scores, key_data, support, standardise, buffer_size, validation_fraction)
     layout = layout_of(source.position)
+    if penalty_probes is None:
+        penalty_probes = 0 if source.first.points.shape[1] <= _EXACT_TRACE_DIMENSIONS else 1
     dtype = jnp.asarray(0.0).dtype
     kept, held_out = (source.first.taken(rows) for rows in (~source.first.held_out, source.first.held_out))
     num_held_out, num_train = len(held_out.points), len(kept.points)
@@ -392,7 +397,7 @@ def _check_numbers(
     ema_decay: float,
     validation_fraction: float,
     sigma_range: tuple[float, float],
-    penalty_probes: int,
+    penalty_probes: int | None,
 ) -> None:
     rates = {"gradient_clip": gradient_clip} | ({} if callable(learning_rate) else {"learning_rate": learning_rate})
     for name, value in rates.items():
@@ -403,5 +408,5 @@ def _check_numbers(
             raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
     if not 0 < sigma_range[0] < sigma_range[1] < math.inf:
         raise ValueError(f"`sigma_range` must be two increasing positive numbers, got {sigma_range}.")
-    if penalty_probes < 0:
+    if penalty_probes is not None and penalty_probes < 0:
         raise ValueError(f"`penalty_probes` must be at least 0, got {penalty_probes}.")

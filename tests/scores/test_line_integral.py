@@ -49,9 +49,10 @@ def test_differences_are_those_of_the_log_density_whatever_the_origin() -> None:
     with jax.enable_x64(True):
         target = ss.GaussianMixture([0.3, 0.7], [[-0.5, 0.0], [1.0, 0.5]], [[1.0, 0.5], [0.6, 1.0]])
         score = ss.Score(lambda x, target: target(x), target, structure=jnp.zeros(2))
-        truth = np.asarray(logdensities(target, jnp.asarray(POINTS)))
+        points = jnp.asarray(POINTS, jnp.float64)
+        truth = np.asarray(logdensities(target, points))
         for origin in ([0.0, 0.0], [1.0, -1.0]):
-            values = logdensities(ss.LineIntegralDensity(score, jnp.array(origin), num_nodes=24), jnp.asarray(POINTS))
+            values = logdensities(ss.LineIntegralDensity(score, jnp.array(origin), num_nodes=24), points)
             np.testing.assert_allclose(values - values[0], truth - truth[0], atol=1e-8)
 
 

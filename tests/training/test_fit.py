@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 import scoresample as ss
 from scoresample.scores import Position
+from scoresample.training import _fit
 from tests.conftest import Compilations
 from tests.diagnostics.made_draws import made_draws
 
@@ -399,6 +400,22 @@ def test_held_out_points_of_a_stream_are_never_trained_on() -> None:
     assert seen.count(0) > 1, "it was opened anew"
 
 
+@pytest.mark.parametrize(("dimension", "asked", "probes"), [(16, None, 0), (17, None, 1), (16, 2, 2), (17, 0, 0)])
+def test_penalties_take_exact_traces_in_few_dimensions(
+    dimension: int, asked: int | None, probes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def stop(_state: Any, _static: Any, settings: Any, *_: Any) -> Any:
+        seen.append(settings.penalty_probes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_fit, "run_round", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(np.random.default_rng(0).normal(size=(60, dimension)), penalties={"score-fpe": 1.0}, penalty_probes=asked)
+    assert seen == [probes]
+
+
 @pytest.mark.usefixtures("unchecked_types")
 def test_settings_that_cannot_be_used_are_named() -> None:
     data = correlated(100)
@@ -409,6 +426,7 @@ def test_settings_that_cannot_be_used_are_named() -> None:
         ({"penalties": {"fpe": 1.0}}, "`penalties`: names are"),
         ({"penalties": {"score-fpe": -1.0}}, "`penalties`: the weight of score-fpe"),
         ({"penalties": {"logdensity-fpe": 1.0}}, 'set parametrisation="energy"'),
+        ({"penalty_probes": -1}, "`penalty_probes` must be at least 0"),
         ({"loss": "sliced", "scores": data}, "`scores` are targets of the denoising loss"),
         ({"gradient_clip": 0.0}, "`gradient_clip` must be positive"),
         ({"num_members": 2, "parametrisation": "energy"}, "ensembles of energies"),
