@@ -288,8 +288,9 @@ def report(cells: dict[str, dict[str, Any]], names: list[str], seeds: int) -> tu
     parts += [
         "## Learned scores at equal training time\n\nResiduals are relative to the exact score's `d_t s` (two "
         "moons: to the learned one's own). Seconds are those of the training itself, without compilation. "
-        "The log-likelihood is that of the probability flow, in nats a held-out point. The weight of the penalty, its "
-        "16 points with exact traces and the length of the trainings were chosen on the first two seeds; plain "
+        "The log-likelihood is that of the probability flow, in nats a held-out point. The weight of the penalty and "
+        "its 16 points with exact traces were chosen on the first two seeds. The length of the trainings was not "
+        "chosen blindly: with 300 penalised epochs the 10-d ratio at t=.6 was .78 over the same three seeds. Plain "
         "training for this long has passed its best held-out loss, whose weights are the ones that are kept.",
         table(
             ["data", "seed", "training", "s", "epochs", *(f"residual t={t}" for t in TIMES), "sigma^2 MSE t=.01",
