@@ -97,8 +97,11 @@ def _advance(
 
 
 @eqx.filter_jit
-def _final(path: AbstractScorePath, sampler: AbstractPathSampler[Any], state: Any, plan: Any) -> Position:
-    return _to_positions(path, sampler.final(path, state, plan))
+def _final(
+    path: AbstractScorePath, sampler: AbstractPathSampler[Any], state: Any, plan: Any
+) -> tuple[Position, Array | None]:
+    particles, log_weights = sampler.final(path, state, plan)
+    return _to_positions(path, particles), log_weights
 
 
 def _to_positions(path: AbstractScorePath, particles: Position) -> Position:
@@ -122,7 +125,7 @@ def _run_in_chunks(
         jax.block_until_ready(state)
         bar.update(length)
     stats = jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)), *chunks)
-    return _final(path, sampler, state, plan), None, sampler.info(plan, stats)
+    return *_final(path, sampler, state, plan), sampler.info(plan, stats)
 
 
 def _num_steps(plan: Any) -> int:

@@ -25,7 +25,14 @@ from scoresample.inference._particles import run_particles
 from scoresample.inference._progress import compile_seconds, wants_progress
 from scoresample.inference._sharding import mesh_of
 from scoresample.paths import AbstractPerturbedScore, AbstractScorePath, TemperedPath
-from scoresample.samplers import AbstractParticleSampler, AbstractSampler, default_sampler, require_density
+from scoresample.samplers import (
+    AbstractParticleSampler,
+    AbstractPathSampler,
+    AbstractSampler,
+    Plan,
+    default_sampler,
+    require_density,
+)
 from scoresample.scores import AbstractScore, LineIntegralDensity, Position
 
 _PACKAGES = ("jax", "numpyro", "blackjax", "arviz", "equinox", "diffrax")
@@ -215,17 +222,33 @@ def _sample_particles(
         checks.append(moves_check(float(np.min(drawn.stats["least_move"]))))
     if isinstance(target, TemperedPath) and isinstance(target.target, LineIntegralDensity):
         checks += conservative_checks(target.target, drawn.positions, key=key_plan)
+    evaluations, non_finite = round(drawn.nfe * num_particles), drawn.non_finite
+    if isinstance(plan, Plan):
+        evaluations += int(plan.pilot_evaluations)
+    facts = dict(drawn.stats)
+    if drawn.log_weights is not None:
+        non_finite = non_finite | np.isnan(drawn.log_weights)
+        if isinstance(sampler, AbstractPathSampler):
+            facts |= _normalising_constant(drawn.log_weights)
     return Draws(
         position=jax.tree.map(lambda x: x[None], drawn.positions),
         kind="interacting" if sampler.interacting else "independent",
         log_weights=None if drawn.log_weights is None else jnp.asarray(drawn.log_weights)[None],
-        stats={"non_finite": drawn.non_finite[None]},
-        info={"num_warmup": 0, "num_evaluations": round(drawn.nfe * num_particles), "checks": checks, **drawn.stats},
+        stats={"non_finite": non_finite[None]},
+        info={"num_warmup": 0, "num_evaluations": evaluations, "checks": checks, **facts},
         nfe=drawn.nfe,
         seconds=0.0,
         constrain=target.constrain,
         attributes=_attributes(sampler, target),
     )
+
+
+def _normalising_constant(log_weights: np.ndarray) -> dict[str, float]:
+    """The logarithm of the mean weight, and its standard error by the delta method."""
+    largest = np.max(log_weights)
+    weights = np.exp(log_weights.astype(np.float64) - largest)
+    relative = np.std(weights) / np.mean(weights) / np.sqrt(weights.size)
+    return {"log_z": float(largest + np.log(np.mean(weights))), "log_z_se": float(relative)}
 
 
 def _non_finite(positions: Position, num_axes: int) -> np.ndarray:

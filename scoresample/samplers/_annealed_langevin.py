@@ -1,7 +1,8 @@
 """Annealed Langevin dynamics."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -12,18 +13,40 @@ from jaxtyping import Array
 from scoresample.paths import (
     AbstractPerturbedScore,
     AbstractScorePath,
+    GridName,
+    TemperedPath,
+    as_time,
     check_concrete,
-    estimate_lipschitz,
+    check_grid,
     noise_levels,
-    score_particles,
 )
-from scoresample.samplers._base import AbstractPathSampler, Plan, add_scaled, scaled
-from scoresample.samplers._doors import check_at_least, check_path, check_positive
+from scoresample.samplers._adaptive_ladder import Ladder, adaptive_ladder
+from scoresample.samplers._annealing_weights import level_densities, weighted_langevin
+from scoresample.samplers._base import AbstractPathSampler, Plan, dimension_of, scaled
+from scoresample.samplers._corrector import AbstractCorrector, LangevinCorrector
+from scoresample.samplers._corrector_names import CorrectorChoice, resolve_corrector
+from scoresample.samplers._doors import check_at_least, check_path
 from scoresample.samplers._finish import finish
-from scoresample.scores import Position, random_like
+from scoresample.samplers._kernel_corrector import KernelCorrector
+from scoresample.samplers._level_step import (
+    StepRule,
+    check_counts,
+    check_relative_steps,
+    check_step_rule,
+    correct_level,
+    evaluations_of_rule,
+    for_each_level,
+    level_step,
+    repeated,
+)
+from scoresample.scores import Position
+
+LadderName = Literal["adaptive", "power"]
+LadderChoice = LadderName | GridName | np.ndarray | jax.Array | Sequence[float] | None
+"""How levels are placed: on tempered paths a `LadderName`, on noised ones a `GridName`; or times; None by the path."""
 
 _TEMPERED_POWER = 3.0
-"""Inverse temperatures of a tempered path are ``(k/n)^3``: densest where the reference changes fastest."""
+"""Inverse temperatures of the "power" ladder are ``(k/n)^3``: densest where the reference changes fastest."""
 _STEP_ON_NOISED_PATHS = 0.7
 """Large, since the last move denoises: the ladder then forgets more of the levels before."""
 _STEP_ON_OTHER_PATHS = 0.2
@@ -31,16 +54,27 @@ _STEP_ON_OTHER_PATHS = 0.2
 
 
 class LangevinLevel(NamedTuple):
-    """What one level needs: its time, and the factor that takes particles there from the level before."""
+    """What one level needs: its time, the factor that takes particles there from the level before, and its moves."""
 
     t: Array
     rescale: Array
+    num_steps: Array
+    step_size: Array
+    divergence: Array
 
 
 class LangevinState(NamedTuple):
-    """The particles, in standard coordinates."""
+    """The particles, in standard coordinates.
+
+    Attributes:
+        position: the particles.
+        log_weights: of each, or None.
+        log_density: under the level that they last moved at, where there are weights.
+    """
 
     position: Position
+    log_weights: Array | None
+    log_density: Array | None
 
 
 class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
@@ -48,26 +82,45 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
 
     At level t, with step ``h_t = step_size / L_t`` (L_t the Lipschitz constant of the score there, ``1/sigma_t^2`` for
     noised data, estimated from the particles for tempered paths):
-    ``x <- x + h_t s(x, t) + sqrt(2 h_t) z``, `steps_per_level` times. Between levels of a noised path, particles are
-    rescaled by the ratio of the alphas. With `denoise`, the last move is ``E[x_0 | x_t]``.
+    ``x <- x + h_t s(x, t) + sqrt(2 h_t) z``, `steps_per_level` times, or the moves of another `corrector`. Between
+    levels of a noised path, particles are rescaled by the ratio of the alphas. With `denoise`, the last move is
+    ``E[x_0 | x_t]``.
 
-    On a tempered path with separated modes the weights are those of the level at which particles last crossed: watch
-    them as levels are added. A step size estimated from particles is shared by a batch.
+    On a tempered path the levels are placed by a pilot run such that neighbours are equally close, and `weights` makes
+    it annealed importance sampling: particles carry weights that correct for everything, the finite ladder and the
+    bias of the steps. For moves that leave their level invariant the weight is the product of ``p_{k+1}/p_k`` at the
+    points where levels change; for Langevin steps it is that times the Metropolis ratios of all steps, which makes the
+    weighted draws right at any step size. `Draws.info` then has ``log_z``, the log of the target's normalising constant
+    (of a NumPyro model: the log evidence), with its standard error.
 
-    No level is left invariant exactly: each carries the bias of unadjusted Langevin, of order `step_size`, and what
-    the finite ladder has not forgotten of the level before. On noised paths steps shrink with the noise, and more
-    levels remove both; on tempered paths the last level keeps the bias of its step unless `step_size` shrinks too. On
-    Gaussians the law is an affine recursion, which the tests hold exactly: with the default settings the draws of a
-    noised path are 1.6% too wide.
+    On a tempered path with separated modes the fractions of draws without weights are those of the level at which
+    particles last crossed: watch them as levels are added. A step size estimated from particles is shared by a batch.
+
+    Without weights no level is left invariant exactly: each carries the bias of unadjusted Langevin, of order
+    `step_size`, and what the finite ladder has not forgotten of the level before. On noised paths steps shrink with the
+    noise, and more levels remove both; on tempered paths the last level keeps the bias of its step unless `step_size`
+    shrinks too. On Gaussians the law is an affine recursion, which the tests hold exactly: with the default settings
+    the draws of a noised path are 1.6% too wide.
 
     Source: Song and Ermon 2019, arXiv 1907.05600, algorithm 1; analysed in Lee, Lu and Tan 2022, arXiv 2206.06227.
+    Weights: Neal 2001, Statistics and Computing 11(2); of unadjusted steps: Heng et al. 2020, arXiv 1708.08396, section
+    4.1, and Thin et al. 2021, arXiv 2103.10943.
 
     Attributes:
         num_levels: number of levels of the ladder.
-        steps_per_level: Langevin steps at each.
-        step_size: step relative to ``1/L_t``; must be below 2 to be stable. If None, 0.7 on noised paths, whose last
-            move removes most of the bias of large steps, and 0.2 on others.
+        steps_per_level: steps at each, one number or one for each level.
+        step_size: step relative to ``1/L_t``, one number or one for each level; below 2 unless moves are accepted or
+            rejected. If None, 0.7 on noised paths, whose last move removes most of the bias of large steps, and 0.2 on
+            others; for ``"metropolis"`` d^(-1/3) in d dimensions.
         denoise: end with the posterior mean of the clean point (noised paths only).
+        corrector: "langevin", "metropolis", "underdamped", or a chain sampler with its step size: see
+            [`PredictorCorrector`][scoresample.PredictorCorrector].
+        step_rule: where ``L_t`` comes from: see there.
+        ladder: how levels are placed. On noised paths a grid's name, by default "log-snr"; on tempered ones "adaptive"
+            (the default; its pilot's evaluations are counted in ``num_evaluations``, not in ``nfe``) or "power", the
+            inverse temperatures ``(k/n)^3``. Or decreasing times of your own, as many as levels, which on tempered
+            paths end at 0.
+        weights: weigh the particles (tempered paths; Langevin steps, or a sampler that accepts or rejects).
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -83,71 +136,167 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     interacting: ClassVar[bool] = False
 
     num_levels: int = eqx.field(static=True, default=100)
-    steps_per_level: int = eqx.field(static=True, default=5)
-    step_size: float | None = eqx.field(static=True, default=None)
+    steps_per_level: int | tuple[int, ...] = eqx.field(static=True, default=5)
+    step_size: float | tuple[float, ...] | None = eqx.field(static=True, default=None)
     denoise: bool = eqx.field(static=True, default=True)
+    corrector: CorrectorChoice = "langevin"
+    step_rule: StepRule = "noise"
+    ladder: LadderChoice = None
+    weights: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         """Check the settings."""
-        check_at_least(1, num_levels=self.num_levels, steps_per_level=self.steps_per_level)
-        if self.step_size is None:
-            return
-        check_positive(step_size=self.step_size)
-        if self.step_size >= 2:
-            raise ValueError(f"`step_size` is in units of 1/L and Langevin diverges from 2 on, got {self.step_size}.")
+        check_at_least(1, num_levels=self.num_levels)
+        check_counts("steps_per_level", self.steps_per_level)
+        check_step_rule(self.step_rule)
+        corrector = resolve_corrector(self.corrector)
+        check_relative_steps("step_size", self.step_size, corrector.most_relative_step)
+        if isinstance(self.ladder, str) and self.ladder not in (names := get_args(LadderName) + get_args(GridName)):
+            raise ValueError(f"`ladder` must be one of {list(names)} or decreasing times, got {self.ladder!r}.")
+        if self.weights and not (isinstance(corrector, LangevinCorrector) or _leaves_invariant(corrector)):
+            raise ValueError(
+                f"`weights`: what {self.corrector!r} leaves invariant is not known exactly, so its particles have no "
+                'weights. Use corrector="langevin", whose weights correct its bias, or a sampler that accepts or '
+                "rejects by the density, such as HMC(step_size=0.5)."
+            )
 
     def plan(self, path: AbstractScorePath, *, key: Array) -> Plan:
-        """Levels uniform in log-SNR on noised paths; inverse temperatures ``(k/n)^3`` on others."""
-        del key
+        """Levels uniform in log-SNR on noised paths, by a pilot run on tempered ones."""
         check_path(path, AbstractScorePath, self)
-        nfe = self.num_levels * self.steps_per_level
+        check_concrete(path)
+        corrector = resolve_corrector(self.corrector)
+        corrector.check(path)
+        if self.weights and not isinstance(path, TemperedPath):
+            raise ValueError(
+                f"`weights` need a TemperedPath, whose levels all have densities, but the target is a "
+                f"{type(path).__name__}. reweight(draws, density) weighs draws of a learned score."
+            )
+        noised = isinstance(path, AbstractPerturbedScore)
+        relative = self.step_size
+        if relative is None:
+            otherwise = _STEP_ON_NOISED_PATHS if noised else _STEP_ON_OTHER_PATHS
+            relative = corrector.relative_step(dimension_of(path.structure), otherwise)
+        counts = for_each_level("steps_per_level", self.steps_per_level, self.num_levels)
+        relatives = for_each_level("step_size", relative, self.num_levels)
+        ladder = Ladder(np.zeros(0), float("nan"), 0)
         if isinstance(path, AbstractPerturbedScore):
-            levels = noise_levels(path, max(self.num_levels - 1, 1))
-            t, alpha = levels.t[-self.num_levels :], levels.alpha[-self.num_levels :]
+            t, alpha = self._noised_levels(path)
             rescale = np.concatenate([[1.0], alpha[1:] / alpha[:-1]])
-            nfe += int(self.denoise)
         else:
-            check_concrete(path)
+            ladder = self._tempered_levels(path, relatives, counts, key)
+            t, rescale = ladder.t, np.ones(self.num_levels)
+        columns = (t, rescale, relatives, np.full(self.num_levels, ladder.divergence))
+        times, factors, sizes, divergences = (jnp.asarray(column, dtype=float) for column in columns)
+        steps = LangevinLevel(times, factors, jnp.asarray(counts, dtype=int), sizes, divergences)
+        once = corrector.evaluations_per_level + evaluations_of_rule(self.step_rule) + 2 * int(self.weights)
+        nfe = self.num_levels * once + int(counts.sum()) * corrector.evaluations_per_step
+        nfe += int(self.denoise and noised) + int(self.weights)
+        return Plan(steps.t[0], steps.t[-1], steps, nfe, np.asarray(ladder.evaluations))
+
+    def _noised_levels(self, path: AbstractPerturbedScore) -> tuple[np.ndarray, np.ndarray]:
+        """Times and alphas."""
+        if isinstance(self.ladder, str) and self.ladder in get_args(LadderName):
+            raise ValueError(
+                f'`ladder`: "{self.ladder}" is for tempered paths. Noised ones: {list(get_args(GridName))}.'
+            )
+        levels = noise_levels(path, max(self.num_levels - 1, 1), "log-snr" if self.ladder is None else self.ladder)
+        if not isinstance(self.ladder, str | None):
+            self._check_number(levels.t.size)
+        return levels.t[-self.num_levels :], levels.alpha[-self.num_levels :]
+
+    def _tempered_levels(
+        self, path: AbstractScorePath, relatives: np.ndarray, counts: np.ndarray, key: Array
+    ) -> Ladder:
+        """Times, and how close neighbours are where that was measured."""
+        if isinstance(self.ladder, str) and self.ladder not in get_args(LadderName):
+            raise ValueError(f'`ladder`: "{self.ladder}" is for noised paths. Tempered ones: "adaptive" or "power".')
+        name = self.ladder
+        if name is None:
+            name = "adaptive" if isinstance(path, TemperedPath) else "power"
+        if isinstance(name, str) and name == "power":
             t = 1 - (np.arange(1, self.num_levels + 1) / self.num_levels) ** _TEMPERED_POWER
-            rescale = np.ones_like(t)
-        steps = LangevinLevel(jnp.asarray(t, dtype=float), jnp.asarray(rescale, dtype=float))
-        return Plan(steps.t[0], steps.t[-1], steps, nfe)
+            return Ladder(t, float("nan"), 0)
+        if isinstance(name, str):
+            if not isinstance(path, TemperedPath):
+                raise ValueError(f'`ladder`: "adaptive" needs a TemperedPath, got {type(path).__name__}.')
+            relative, count = jnp.asarray(np.mean(relatives), dtype=float), int(np.max(counts))
+            corrector = resolve_corrector(self.corrector)
+            known = count * corrector.evaluations_per_step + corrector.evaluations_per_level
+
+            @eqx.filter_jit
+            def move(path: TemperedPath, particles: Position, t: Array, key: Array) -> tuple[Position, Array]:
+                moved, stats = correct_level(
+                    path, particles, as_time(t, particles), corrector, rule=self.step_rule, relative=relative,
+                    num_steps=count, key=key,
+                )  # fmt: skip
+                return moved, known + stats.get("num_evaluations", jnp.zeros(()))
+
+            return adaptive_ladder(path, self.num_levels, lambda *inputs: move(path, *inputs), key=key)
+        t = np.asarray(check_grid(name), np.float64)
+        self._check_number(t.size)
+        if t[-1] != 0:
+            raise ValueError(f"`ladder`: the last level must be the target, t=0, got {t[-1]}.")
+        return Ladder(t, float("nan"), 0)
+
+    def _check_number(self, given: int) -> None:
+        if given != self.num_levels:
+            raise ValueError(f"`ladder` has {given} times for num_levels={self.num_levels}. Give as many.")
 
     def init(self, path: AbstractScorePath, particles: Position, plan: Plan, *, key: Array) -> LangevinState:
         """The particles as they come."""
-        del path, plan, key
-        return LangevinState(particles)
+        del plan, key
+        if not self.weights:
+            return LangevinState(particles, None, None)
+        densities = level_densities(path, particles, jnp.ones(()))
+        return LangevinState(particles, jnp.zeros_like(densities), densities)
 
     def step(
         self, path: AbstractScorePath, state: LangevinState, plan_step: LangevinLevel, *, key: Array
     ) -> tuple[LangevinState, dict[str, Array]]:
-        """All Langevin steps of one level."""
-        key_lipschitz, key_noise = jax.random.split(key)
+        """All moves of one level."""
         particles = scaled(plan_step.rescale, state.position)
-        t = plan_step.t.astype(jnp.result_type(*jax.tree.leaves(particles)))
-        lipschitz = path.lipschitz(t)
-        if lipschitz is None:
-            lipschitz = estimate_lipschitz(path, particles, t, key=key_lipschitz)
-        h = self._relative_step(path) / lipschitz
+        t = as_time(plan_step.t, particles)
+        corrector = resolve_corrector(self.corrector)
+        count = self.steps_per_level if isinstance(self.steps_per_level, int) else plan_step.num_steps
+        settings: dict[str, Any] = {"rule": self.step_rule, "relative": plan_step.step_size, "key": key}
+        if state.log_weights is None or state.log_density is None:
+            particles, stats = correct_level(path, particles, t, corrector, num_steps=count, **settings)
+            state = LangevinState(particles, None, None)
+        elif isinstance(corrector, LangevinCorrector):
+            size = level_step(path, particles, t, **settings).size
+            particles, gained = weighted_langevin(
+                path, particles, t, size, num_steps=count, key=jax.random.fold_in(key, 1)
+            )
+            density = level_densities(path, particles, t)
+            state = LangevinState(particles, state.log_weights + gained + density - state.log_density, density)
+            stats = {"level_step_size": size}
+        else:
+            log_weights = state.log_weights + level_densities(path, particles, t) - state.log_density
+            particles, stats = correct_level(path, particles, t, corrector, num_steps=count, **settings)
+            state = LangevinState(particles, log_weights, level_densities(path, particles, t))
+        return state, stats | {"warm_start_divergence": plan_step.divergence}
 
-        def body(index: Array, particles: Position) -> Position:
-            noise = random_like(jax.random.fold_in(key_noise, index), particles)
-            return add_scaled(particles, (h, score_particles(path, particles, t)), (jnp.sqrt(2 * h), noise))
-
-        particles = jax.lax.fori_loop(0, self.steps_per_level, body, particles)
-        return LangevinState(particles), {"level_step_size": h}
-
-    def _relative_step(self, path: AbstractScorePath) -> float:
-        if self.step_size is not None:
-            return self.step_size
-        return _STEP_ON_NOISED_PATHS if isinstance(path, AbstractPerturbedScore) else _STEP_ON_OTHER_PATHS
-
-    def final(self, path: AbstractScorePath, state: LangevinState, plan: Plan) -> Position:
-        """The denoised particles, or the particles in the scale of the data."""
+    def final(self, path: AbstractScorePath, state: LangevinState, plan: Plan) -> tuple[Position, Array | None]:
+        """The denoised particles, or the particles in the scale of the data, and their weights."""
         if not isinstance(path, AbstractPerturbedScore):
-            return state.position
-        return finish(path, state.position, plan.t_final, denoise=self.denoise)
+            return state.position, state.log_weights
+        return finish(path, state.position, plan.t_final, denoise=self.denoise), None
 
     def refined(self, factor: int) -> "AnnealedLangevin":
         """The same sampler with `factor` times as many levels."""
-        return dataclasses.replace(self, num_levels=factor * self.num_levels)
+        ladder = self.ladder
+        if not isinstance(ladder, str | None):
+            places = np.linspace(0, self.num_levels - 1, factor * self.num_levels)
+            ladder = np.interp(places, np.arange(self.num_levels), np.asarray(ladder, np.float64))
+        return dataclasses.replace(
+            self,
+            num_levels=factor * self.num_levels,
+            ladder=ladder,
+            steps_per_level=repeated(self.steps_per_level, factor),
+            step_size=repeated(self.step_size, factor),
+        )
+
+
+def _leaves_invariant(corrector: AbstractCorrector) -> bool:
+    """Whether it is a sampler that accepts or rejects by the density of a level."""
+    return isinstance(corrector, KernelCorrector) and corrector.sampler.needs_density

@@ -6,10 +6,11 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from scoresample.paths import AbstractScorePath
-from scoresample.scores import AbstractScore, Position
+from scoresample.scores import AbstractScore, Position, Structure
 
 
 class AbstractSampler(eqx.Module):
@@ -157,12 +158,14 @@ class Plan(NamedTuple):
         steps: a named tuple of arrays with a leading step axis: what each step needs to know.
         nfe: score evaluations of the whole run for each particle, as far as they are known beforehand. A step whose
             evaluations are found on the way reports them as the statistic ``"num_evaluations"``.
+        pilot_evaluations: score evaluations that making the plan took, of no particle of the run.
     """
 
     t_start: Array
     t_final: Array
     steps: Any
     nfe: int
+    pilot_evaluations: np.ndarray = np.zeros((), int)
 
 
 class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]):
@@ -177,8 +180,11 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
         """One step of all particles, and statistics of it by name (scalars)."""
 
     @abc.abstractmethod
-    def final(self, path: Path, state: Any, plan: Plan) -> Position:
-        """The particles to return, from the last state."""
+    def final(self, path: Path, state: Any, plan: Plan) -> tuple[Position, Array | None]:
+        """The particles to return, from the last state, and their log weights, None where all count alike.
+
+        Weights are not normalised: their mean estimates the target's normalising constant.
+        """
 
     @abc.abstractmethod
     def refined(self, factor: int) -> "AbstractPathSampler[Path]":
@@ -191,7 +197,7 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
         key_init, key_steps = jax.random.split(key)
         state = self.init(path, particles, plan, key=key_init)
         state, stats = self.advance(path, state, plan.steps, 0, key=key_steps)
-        return self.final(path, state, plan), None, self.info(plan, stats)
+        return *self.final(path, state, plan), self.info(plan, stats)
 
     def info(self, plan: Plan, stats: dict[str, Array]) -> ParticleInfo:
         """What to report, from the statistics of all steps."""
@@ -216,6 +222,11 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
 
         keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(first + jnp.arange(num_steps))
         return jax.lax.scan(body, state, (keys, steps))
+
+
+def dimension_of(structure: Structure) -> int:
+    """How many numbers a position has."""
+    return sum(leaf.size for leaf in jax.tree.leaves(structure))
 
 
 def add_scaled(x: Position, *terms: tuple[Array | float, Position]) -> Position:

@@ -107,9 +107,9 @@ class ProbabilityFlowODE(AbstractPathSampler[AbstractPerturbedScore]):
         """One step of the solver, or the whole solve where steps adapt."""
         return self._resolved().step(path, state, plan_step, 0.0, key=key)
 
-    def final(self, path: AbstractPerturbedScore, state: Any, plan: Plan) -> Position:
+    def final(self, path: AbstractPerturbedScore, state: Any, plan: Plan) -> tuple[Position, None]:
         """The denoised particles, or the particles in the scale of the data."""
-        return self._resolved().end(path, state, plan, denoise=self.denoise)
+        return self._resolved().end(path, state, plan, denoise=self.denoise), None
 
     def refined(self, factor: int) -> "ProbabilityFlowODE":
         """The same sampler with `factor` times as many steps, or a `factor` times smaller tolerance."""

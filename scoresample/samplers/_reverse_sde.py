@@ -89,9 +89,9 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
         solver, eta = self._resolved()
         return solver.step(path, state, plan_step, eta, key=key)
 
-    def final(self, path: AbstractPerturbedScore, state: Any, plan: Plan) -> Position:
+    def final(self, path: AbstractPerturbedScore, state: Any, plan: Plan) -> tuple[Position, None]:
         """The denoised particles, or the particles in the scale of the data."""
-        return self._resolved()[0].end(path, state, plan, denoise=self.denoise)
+        return self._resolved()[0].end(path, state, plan, denoise=self.denoise), None
 
     def refined(self, factor: int) -> "ReverseSDE":
         """The same sampler with `factor` times as many steps."""

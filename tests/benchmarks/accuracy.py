@@ -147,7 +147,7 @@ def kl_of(sampler: Sampler, process: ss.AbstractNoiseProcess) -> float:
             row = jax.tree.map(lambda x, k=k: x[k], plan.steps)
             basis = jnp.asarray(np.eye(per_step, num, at_start + k * per_step)) if per_step else None
             state = one_step(state, row, basis)
-        response = np.asarray(path.frame.to_position(sampler.final(path, state, plan)))
+        response = np.asarray(path.frame.to_position(sampler.final(path, state, plan)[0]))
     ratio = np.sum(response**2, axis=0) / VARIANCES
     return float(0.5 * np.sum(ratio - 1 - np.log(ratio)))
 

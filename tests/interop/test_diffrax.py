@@ -90,7 +90,7 @@ def scan(path: Any, kernel: dict[str, Any], eta: float, monkeypatch: pytest.Monk
 
         state = sampler.init(path, start, plan, key=jax.random.key(0))
         state, _ = jax.lax.scan(body, state, (jnp.arange(NUM_STEPS), plan.steps))
-        return sampler.final(path, state, plan)
+        return sampler.final(path, state, plan)[0]
 
     return Run(levels, start, np.asarray(run(start)))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import scoresample as ss
-from scoresample.samplers import _annealed_langevin
+from scoresample.samplers import _corrector
 from tests.samplers.affine_laws import (
     CORRELATED,
     COVARIANCES,
@@ -40,7 +40,8 @@ def exact(sampler: ss.AnnealedLangevin, process: str, covariance: np.ndarray) ->
     """At every level: to the level's alpha, then Langevin steps with ``h = step_size sigma^2``."""
     log_snr = grid(process, covariance, sampler.num_levels - 1)
     moves, before = [], None
-    assert sampler.step_size is not None
+    assert isinstance(sampler.step_size, float)
+    assert isinstance(sampler.steps_per_level, int)
     for level in log_snr:
         alpha, sigma = scales(process, level)
         moves.append(affine(IDENTITY * (1 if before is None else alpha / before), np.zeros(3)))
@@ -73,7 +74,8 @@ def exact_tempered(sampler: ss.AnnealedLangevin, covariance: np.ndarray) -> Affi
     """Langevin steps with ``h = step_size / L_t``; L_t mixes the ends' constants, seen in the frame."""
     lipschitz_target = 1 / np.linalg.eigvalsh(covariance)[0]
     moves = []
-    assert sampler.step_size is not None
+    assert isinstance(sampler.step_size, float)
+    assert isinstance(sampler.steps_per_level, int)
     for t in tempered_times(sampler.num_levels):
         lipschitz = SCALE.max() ** 2 * (t / REFERENCE_VARIANCES.min() + (1 - t) * lipschitz_target)
         moves.extend([langevin(tempered_score(covariance, t), sampler.step_size / lipschitz)] * sampler.steps_per_level)
@@ -89,7 +91,7 @@ def tempered_path(covariance: np.ndarray, *, known: bool = True) -> ss.TemperedP
 def fixed_noise(monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     """Replace every standard normal vector by one and the same."""
     noise = np.array([0.3, -1.2, 2.0])
-    monkeypatch.setattr(_annealed_langevin, "random_like", lambda _key, tree: 0 * tree + noise)
+    monkeypatch.setattr(_corrector, "random_like", lambda _key, tree: 0 * tree + noise)
     return noise
 
 
@@ -110,7 +112,7 @@ def test_moves_are_the_affine_recursion_to_float_precision(
 
 def test_moves_on_a_tempered_path_are_the_affine_recursion_to_float_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = fixed_noise(monkeypatch)
-    sampler = ss.AnnealedLangevin(num_levels=4, steps_per_level=3, step_size=0.7)
+    sampler = ss.AnnealedLangevin(num_levels=4, steps_per_level=3, step_size=0.7, ladder="power")
     law = exact_tempered(sampler, CORRELATED)
     with jax.enable_x64(True):
         path = tempered_path(CORRELATED)
@@ -128,7 +130,7 @@ def test_law_of_the_draws_is_that_of_the_recursion() -> None:
 
 
 def test_law_of_the_draws_of_a_tempered_path_is_that_of_the_recursion() -> None:
-    sampler = ss.AnnealedLangevin(num_levels=6, steps_per_level=3, step_size=0.7)
+    sampler = ss.AnnealedLangevin(num_levels=6, steps_per_level=3, step_size=0.7, ladder="power")
     for covariance in COVARIANCES.values():
         draws = ss.sample(tempered_path(covariance), sampler, key=jax.random.key(4), num_samples=5_000)
         start = REFERENCE_MEAN / SCALE, np.diag(REFERENCE_VARIANCES / SCALE**2)
@@ -138,7 +140,7 @@ def test_law_of_the_draws_of_a_tempered_path_is_that_of_the_recursion() -> None:
 
 
 def test_unknown_lipschitz_constants_are_estimated() -> None:
-    sampler = ss.AnnealedLangevin(num_levels=6, steps_per_level=1, step_size=0.5)
+    sampler = ss.AnnealedLangevin(num_levels=6, steps_per_level=1, step_size=0.5, ladder="power")
     draws = ss.sample(tempered_path(CORRELATED, known=False), sampler, key=jax.random.key(4), num_samples=16)
     largest = [-np.linalg.eigvalsh(tempered_score(CORRELATED, t).matrix)[0] for t in tempered_times(6)]
     np.testing.assert_allclose(draws.info["level_step_size"][0], 0.5 / np.array(largest), rtol=0.02)

@@ -344,7 +344,7 @@ def walk(sampler: Any, path: Any, particles: np.ndarray, keys: Any, *, step: Any
             state, _ = sampler.step(path, state, row, key=keys(k))
         else:
             state = step(path, state, row, keys(k))
-    ends = sampler.final(path, state, plan)
+    ends = sampler.final(path, state, plan)[0]
     assert ends.dtype == jnp.float64
     return np.asarray(ends)
 

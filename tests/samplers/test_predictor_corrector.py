@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import scoresample as ss
-from scoresample.samplers import _predictor_corrector
+from scoresample.samplers import _corrector, _predictor_corrector
 from tests.samplers.affine_laws import (
     CORRELATED,
     COVARIANCES,
@@ -49,10 +49,13 @@ def predictor(process: str, covariance: np.ndarray, log_snr: float, next_log_snr
 def exact(sampler: ss.PredictorCorrector, process: str, covariance: np.ndarray) -> Affine:
     log_snr = grid(process, covariance, sampler.num_steps)
     moves = []
+    relative = 0.2 if sampler.corrector_step_size is None else sampler.corrector_step_size
+    assert isinstance(relative, float)
+    assert isinstance(sampler.corrector_steps, int)
     for here, there in pairwise(log_snr):
         moves.append(predictor(process, covariance, here, there, sampler.eta))
         variance = scales(process, there)[1] ** 2
-        corrector = langevin(score(process, covariance, there), sampler.corrector_step_size * variance)
+        corrector = langevin(score(process, covariance, there), relative * variance)
         moves.extend([corrector] * sampler.corrector_steps)
     return compose(*moves, last_move(process, covariance, log_snr[-1], denoise=sampler.denoise))
 
@@ -76,7 +79,8 @@ def test_moves_are_the_affine_recursion_to_float_precision(
     process: str, eta: float, corrector_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noise = np.array([0.3, -1.2, 2.0])
-    monkeypatch.setattr(_predictor_corrector, "random_like", lambda _key, tree: 0 * tree + noise)
+    for module in (_predictor_corrector, _corrector):
+        monkeypatch.setattr(module, "random_like", lambda _key, tree: 0 * tree + noise)
     sampler = coarse(eta, corrector_steps, denoise=corrector_steps == 1)
     law = exact(sampler, process, CORRELATED)
     with jax.enable_x64(True):
