@@ -1,7 +1,6 @@
 """Annealed Langevin dynamics."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import equinox as eqx
@@ -13,6 +12,7 @@ from jaxtyping import Array
 from scoresample.paths import (
     AbstractPerturbedScore,
     AbstractScorePath,
+    Grid,
     GridName,
     TemperedPath,
     as_time,
@@ -42,7 +42,7 @@ from scoresample.samplers._level_step import (
 from scoresample.scores import Position
 
 LadderName = Literal["adaptive", "power"]
-LadderChoice = LadderName | GridName | np.ndarray | jax.Array | Sequence[float] | None
+LadderChoice = LadderName | Grid | None
 """How levels are placed: on tempered paths a `LadderName`, on noised ones a `GridName`; or times; None by the path."""
 
 _TEMPERED_POWER = 3.0
@@ -199,7 +199,8 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
             raise ValueError(
                 f'`ladder`: "{self.ladder}" is for tempered paths. Noised ones: {list(get_args(GridName))}.'
             )
-        levels = noise_levels(path, max(self.num_levels - 1, 1), "log-snr" if self.ladder is None else self.ladder)
+        grid: Any = "log-snr" if self.ladder is None else self.ladder
+        levels = noise_levels(path, max(self.num_levels - 1, 1), grid)
         if not isinstance(self.ladder, str | None):
             self._check_number(levels.t.size)
         return levels.t[-self.num_levels :], levels.alpha[-self.num_levels :]

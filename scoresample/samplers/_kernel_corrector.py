@@ -1,5 +1,6 @@
 """A chain sampler as the corrector at the levels of a path."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -85,12 +86,12 @@ class _Level(AbstractScore):
     unit: Array
     structure: Structure
     constrain: Constrain
-    init_position: None = None
+    init_position: Callable[[Array], Position] | None
 
     def __init__(self, path: AbstractScorePath, t: Array, unit: Array) -> None:
         """See level t of a path in these units."""
         self.path, self.t, self.unit = path, t, unit
-        self.structure, self.constrain = path.structure, path.constrain
+        self.structure, self.constrain, self.init_position = path.structure, path.constrain, None
 
     def __call__(self, position: Position) -> Position:
         """The score there."""
@@ -106,12 +107,12 @@ class _DensityLevel(AbstractDensityScore):
     unit: Array
     structure: Structure
     constrain: Constrain
-    init_position: None = None
+    init_position: Callable[[Array], Position] | None
 
     def __init__(self, path: AbstractDensityPath, t: Array, unit: Array) -> None:
         """See level t of a path in these units."""
         self.path, self.t, self.unit = path, t, unit
-        self.structure, self.constrain = path.structure, path.constrain
+        self.structure, self.constrain, self.init_position = path.structure, path.constrain, None
 
     def logdensity(self, position: Position) -> Array:
         """The log density there."""

@@ -48,8 +48,8 @@ class PredictorStep(NamedTuple):
     keep: Array
     pull: Array
     spread: Array
-    corrector_steps: Array
     corrector_step_size: Array
+    corrector_steps: Array
 
 
 class PredictorState(NamedTuple):
@@ -147,19 +147,16 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
         relative = self.corrector_step_size
         if relative is None:
             relative = corrector.relative_step(dimension_of(path.structure), _LANGEVIN_STEP)
-        counts = for_each_level("corrector_steps", self.corrector_steps, h.size)
+        counts = jnp.asarray(for_each_level("corrector_steps", self.corrector_steps, h.size), dtype=int)
         columns = (
             levels.t[:-1],
             levels.t[1:],
             levels.alpha[1:] / levels.alpha[:-1] * np.exp(-decay),
             -levels.alpha[1:] * np.expm1(-decay),
             levels.sigma[1:] * np.sqrt(-np.expm1(-2 * self.eta**2 * h)),
+            for_each_level("corrector_step_size", relative, h.size),
         )
-        steps = PredictorStep(
-            *(jnp.asarray(column, dtype=float) for column in columns),
-            jnp.asarray(counts, dtype=int),
-            jnp.asarray(for_each_level("corrector_step_size", relative, h.size), dtype=float),
-        )
+        steps = PredictorStep(*(jnp.asarray(column, dtype=float) for column in columns), corrector_steps=counts)
         once = 1 + corrector.evaluations_per_level + evaluations_of_rule(self.step_rule)
         nfe = h.size * once + int(counts.sum()) * corrector.evaluations_per_step + int(self.denoise)
         return Plan(steps.t[0], steps.t_next[-1], steps, nfe)

@@ -38,7 +38,7 @@ def quartic_moments() -> tuple[np.ndarray, np.ndarray]:
 
 
 def ends(
-    corrector: Any, path: Any, start: Array, h: float, *, num_steps: int, t: float = 0.0, relative: float = 1.0
+    corrector: Any, path: Any, start: Any, h: float, *, num_steps: int, t: float = 0.0, relative: float = 1.0
 ) -> tuple[Array, Any]:
     """Where the corrector takes particles with steps h."""
 
@@ -49,8 +49,8 @@ def ends(
     return jax.jit(run)(start)
 
 
-def standard_errors(values: Array, expected: np.ndarray) -> np.ndarray:
-    values = np.asarray(values, np.float64)
+def standard_errors(draws: Array, expected: np.ndarray) -> np.ndarray:
+    values = np.asarray(draws, np.float64)
     return (values.mean(axis=0) - expected) / (values.std(axis=0) / np.sqrt(len(values)))
 
 
@@ -167,8 +167,8 @@ def bare_path() -> ss.PerturbedScore:
     return ss.PerturbedScore(lambda x, t: -x, ss.VP(), structure=jnp.zeros(2))
 
 
-def run(path: Any, sampler: Any, **settings: Any) -> ss.Draws:
-    return ss.sample(path, sampler, key=jax.random.key(0), num_chains=1, **{"num_samples": 20, **settings})
+def run(path: Any, sampler: Any, num_samples: int = 20) -> ss.Draws:
+    return ss.sample(path, sampler, key=jax.random.key(0), num_chains=1, num_samples=num_samples)
 
 
 def test_a_kernel_that_needs_a_density_is_refused_on_a_bare_score() -> None:
@@ -214,9 +214,7 @@ def test_step_rules() -> None:
     path = path_of("VP", UNEQUAL)
     counts: dict[str, Any] = {"num_steps": 6, "corrector_step_size": 0.2}
     steps = {
-        str(rule): run(path, ss.PredictorCorrector(**counts, step_rule=rule), num_samples=500).info["level_step_size"][
-            0
-        ]
+        rule: run(path, ss.PredictorCorrector(**counts, step_rule=rule), 500).info["level_step_size"][0]
         for rule in ("noise", "jacobian", "snr")
     }
     plan = ss.PredictorCorrector(**counts).plan(path, key=jax.random.key(0))
