@@ -4,8 +4,10 @@ from scoresample._version import __version__ as __version__
 from scoresample.checks import asymmetry as asymmetry
 from scoresample.checks import loop_integral as loop_integral
 from scoresample.diagnostics import DiscretisationError as DiscretisationError
+from scoresample.diagnostics import LogSobolevBounds as LogSobolevBounds
 from scoresample.diagnostics import ScoreHealth as ScoreHealth
 from scoresample.diagnostics import discretisation_error as discretisation_error
+from scoresample.diagnostics import log_sobolev_bounds as log_sobolev_bounds
 from scoresample.diagnostics import score_health as score_health
 from scoresample.inference import Draws as Draws
 from scoresample.inference import PathfinderFit as PathfinderFit
@@ -67,6 +69,8 @@ from scoresample.scores import logdensity_fn as logdensity_fn
 from scoresample.training import fit_score as fit_score
 from scoresample.training import load_score as load_score
 from scoresample.training import save_score as save_score
+from scoresample.workflows import SamplingPlan as SamplingPlan
 from scoresample.workflows import compare_samplers as compare_samplers
 from scoresample.workflows import fit_score_to_density as fit_score_to_density
+from scoresample.workflows import plan as plan
 from scoresample.workflows import reweight as reweight

@@ -83,8 +83,7 @@ def noise_levels(path: AbstractPerturbedScore, num_steps: int, grid: Grid = "log
             roots = np.exp(-np.array([start, end]) / _KARRAS_RHO)
             inner = -_KARRAS_RHO * np.log(roots[0] + fractions[1:-1] * (roots[1] - roots[0]))
         case "exponential":
-            first, last = (float(time) for time in _ou_time(np.array([start, end])))
-            inner = _from_ou_time(_exponential_times(first, last, num_steps)[1:-1])
+            inner = exponential_log_snr(start, end, num_steps)[1:-1]
         case "uniform":
             t = levels_at(path, np.array([start, end])).t
             inner = _log_snr_at(path, t[0] + fractions[1:-1] * (t[1] - t[0]))
@@ -153,14 +152,22 @@ def _from_ou_time(times: np.ndarray) -> np.ndarray:
     return -0.5 * np.log(np.expm1(2 * times))
 
 
+def exponential_log_snr(start: float, end: float, num_steps: int) -> np.ndarray:
+    """The exponential grid between two values of log-SNR: steps ``kappa min(1, T)`` in Ornstein-Uhlenbeck time T."""
+    first, last = (float(time) for time in _ou_time(np.array([start, end])))
+    times = _exponential_times(first, last, num_steps)
+    return np.concatenate([[start], _from_ou_time(times[1:-1]), [end]])
+
+
 def _exponential_times(start: float, end: float, num_steps: int) -> np.ndarray:
     """Times ``t_{k+1} = t_k - kappa min(1, t_k)``, with the kappa that leads from start to end."""
 
     def times(kappa: float) -> np.ndarray:
-        points = [start]
-        for _ in range(num_steps):
-            points.append(points[-1] - kappa * min(1.0, max(points[-1], 0.0)))
-        return np.array(points)
+        before = int(np.ceil((start - 1) / kappa)) if start > 1 else 0
+        here = start - kappa * before
+        steps = np.arange(num_steps + 1)
+        after = here * (1 - kappa) ** np.maximum(steps - before, 0) if here > 0 else np.full(steps.size, here)
+        return np.where(steps <= before, start - kappa * steps, after)
 
     low, high = 0.0, 1.0 if start < 1 else start
     for _ in range(200):

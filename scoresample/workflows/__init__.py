@@ -2,4 +2,6 @@
 
 from scoresample.workflows._compare_samplers import compare_samplers as compare_samplers
 from scoresample.workflows._pilot import fit_score_to_density as fit_score_to_density
+from scoresample.workflows._plan import SamplingPlan as SamplingPlan
+from scoresample.workflows._plan import plan as plan
 from scoresample.workflows._reweight import reweight as reweight

@@ -1,0 +1,401 @@
+"""Planning a run: how many steps a wanted accuracy takes, from proven bounds, before anything is sampled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import jax
+import numpy as np
+import pandas as pd
+from jaxtyping import ArrayLike
+from matplotlib.figure import Figure
+
+from scoresample.paths import AbstractPerturbedScore, check_concrete, exponential_log_snr, levels_at
+from scoresample.report import new_figure
+from scoresample.samplers import ReverseSDE
+from scoresample.workflows._plan_bounds import (
+    LangevinPlan,
+    adapted_noise,
+    discretisation_bound,
+    fewest_steps,
+    langevin_plan,
+    score_bound,
+    start_bound,
+)
+
+PlannedGrid = Literal["adapted", "exponential", "log-snr"]
+"""Ladders that plans know bounds for."""
+
+_MOST_STEPS = 10_000_000
+_START_SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""Of the error, given to the start: the best of them is taken."""
+_SMALLEST_SCALE = 0.03
+"""Sampling ends, unless told, where the noise is this fraction of the smallest scale: 0.1% of its variance."""
+_FIGURE_POINTS = 25
+
+
+@dataclass(frozen=True, repr=False)
+class SamplingPlan:
+    """A ladder of noise levels, the number of steps, and every term of the bound on what they leave.
+
+    `print` shows it as a table; `sampler` makes the sampler, `figure` shows the steps against the log-Sobolev constant.
+
+    Attributes:
+        dimension: number of coordinates.
+        variances: of the coordinates, shape (dimension,).
+        error: the wanted KL divergence, in nats.
+        score_error: squared error of the score in units of the noise, a coordinate.
+        grid: how the levels are placed.
+        noise: the levels s = sigma/alpha, decreasing, one more than steps.
+        start: bound on what the start leaves, in nats.
+        discretisation: bound on what the finite steps leave.
+        score: what the score's error adds.
+        steps_by_grid: steps that other ladders would take for the same error; None beyond ten million.
+        log_sobolev: the data's log-Sobolev constant, or None.
+        lipschitz: the Lipschitz constant of the data's own score, or None.
+        langevin: annealed Langevin with proven steps, or None without a log-Sobolev constant.
+    """
+
+    dimension: int
+    variances: np.ndarray
+    error: float
+    score_error: float
+    grid: PlannedGrid
+    noise: np.ndarray
+    start: float
+    discretisation: float
+    score: float
+    steps_by_grid: dict[str, int | None]
+    log_sobolev: float | None
+    lipschitz: float | None
+    langevin: LangevinPlan | None
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps, and so of score evaluations for each draw."""
+        return self.noise.size - 1
+
+    @property
+    def total(self) -> float:
+        """The bound on KL(data noised to the last level || law of the draws), in nats."""
+        return self.start + self.discretisation + self.score
+
+    @property
+    def horizon(self) -> float:
+        """The Ornstein-Uhlenbeck time T that the first level stands for, ``log(1 + s^2)/2``."""
+        return float(np.log1p(self.noise[0] ** 2) / 2)
+
+    @property
+    def kappa(self) -> float:
+        """The largest step of the ladder relative to min(1, t), t the Ornstein-Uhlenbeck time: about N^-1 log(1/delta).
+
+        Ladders other than "exponential" take long steps at much noise, which this number says little about.
+        """
+        times = np.log1p(self.noise**2) / 2
+        return float(np.max(-np.diff(times) / np.minimum(1.0, times[:-1])))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The terms of the bound: one row each."""
+        d, horizon, kappa, num = self.dimension, self.horizon, self.kappa, self.num_steps
+        order, term = d * np.log(self.noise[-1] ** 2) ** 2 / num, "d log(delta)^2/N"
+        if self.grid == "exponential":
+            order, term = kappa**2 * d * num + kappa * d * horizon, "kappa^2 d N + kappa d T"
+        rows = {
+            "start": (self.start, "sum_i log(1 + v_i/s_0^2)/2", d * np.exp(-2 * horizon), "d exp(-2T)"),
+            "discretisation": (self.discretisation, "sum_k w_k (m_k - m_k+1)", order, term),
+            "score error": (self.score, "d e sum_k (s_k^2/s_k+1^2 - 1)/2", float("nan"), "eps_score^2"),
+            "total": (self.total, "KL, nats", float("nan"), ""),
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["bound", "formula", "paper", "paper's term"])
+
+    def sampler(self, path: AbstractPerturbedScore) -> ReverseSDE:
+        """The sampler that the bound holds for: the reverse SDE with a frozen denoiser (DDPM) on these levels.
+
+        It does not denoise at the end: its draws are those of the data noised to the last level.
+
+        Arguments:
+            path: a perturbed score whose data have these variances in standard coordinates.
+
+        Raises:
+            TypeError: if it is none.
+            ValueError: if the levels leave the range in which it is valid, or the dimension is another.
+        """
+        _check_path(path, "path")
+        size = sum(leaf.size for leaf in jax.tree.leaves(path.structure))
+        if size != self.dimension:
+            raise ValueError(f"`path` has {size} coordinates, but the plan was made for {self.dimension}.")
+        times = levels_at(path, -np.log(self.noise)).t
+        low, high = (float(end) for end in np.asarray(path.log_snr_range))
+        if -np.log(self.noise[0]) < low - 1e-4 or -np.log(self.noise[-1]) > high + 1e-4:
+            raise ValueError(
+                f"`path` is valid for sigma/alpha from {np.exp(-high):.3g} to {np.exp(-low):.3g}, but the plan goes "
+                f"from {self.noise[-1]:.3g} to {self.noise[0]:.3g}. Plan for the path itself: plan(path, error=...)."
+            )
+        return ReverseSDE(solver="ddpm", grid=tuple(float(t) for t in times), denoise=False)
+
+    def figure(self, constants: ArrayLike | list[float] | None = None) -> Figure:
+        """Score evaluations a draw against the log-Sobolev constant of the data, by annealed Langevin and reverse SDE.
+
+        Arguments:
+            constants: constants to show, by default from a tenth of the plan's (1 without one) to a thousand times it.
+        """
+        centre = 1.0 if self.log_sobolev is None else self.log_sobolev
+        values = np.geomspace(centre / 10, centre * 1000, _FIGURE_POINTS) if constants is None else constants
+        values = np.asarray(values, np.float64)
+        steps = [float(self._langevin(value).steps.sum()) for value in values]
+        figure = new_figure(6.0, 3.6)
+        axes = figure.subplots()
+        axes.loglog(values, steps, label="annealed Langevin, worst case")
+        axes.loglog(values, np.full(values.size, self.num_steps), "--", label="reverse SDE (no such constant needed)")
+        if self.log_sobolev is not None:
+            axes.axvline(self.log_sobolev, color="0.6", linewidth=1)
+        axes.set_xlabel("log-Sobolev constant of the data")
+        axes.set_ylabel("score evaluations a draw")
+        axes.set_title(f"KL <= {self.error:g} in {self.dimension} dimensions", fontsize=10)
+        axes.legend(fontsize=8, frameon=False)
+        return figure
+
+    def _langevin(self, log_sobolev: float) -> LangevinPlan:
+        return langevin_plan(
+            self.dimension, log_sobolev, self.error, self.noise[0], self.noise[-1], _curvature(self.lipschitz)
+        )
+
+    def __repr__(self) -> str:
+        """As printed."""
+        return str(self)
+
+    def __str__(self) -> str:
+        """The terms and the ladder, for a terminal."""
+        scales = np.sqrt([self.variances.min(), self.variances.max()])
+        spread = f"{scales[0]:.3g}" if np.isclose(*scales) else f"{scales[0]:.3g} to {scales[1]:.3g}"
+        lines = [
+            f"Plan for KL <= {self.error:g} nats, {self.dimension} dimensions of scale {spread}, to noise "
+            f"sigma/alpha = {self.noise[-1]:.3g}",
+            "",
+            f"{'term':<16}{'at most, nats':>14}  {'as':<34}{'the papers, without constants'}",
+        ]
+        for name, (bound, formula, paper, term) in zip(self.table.index, self.table.to_numpy(), strict=True):
+            theirs = f"{term} = {paper:.3g}" if np.isfinite(paper) else str(term)
+            lines.append(f"{name:<16}{bound:>14.4g}  {formula:<34}{theirs}".rstrip())
+        lines += [
+            "",
+            f"Ladder: {self.num_steps} steps ({self.grid}) from sigma/alpha = {self.noise[0]:.3g} to "
+            f"{self.noise[-1]:.3g}; T = {self.horizon:.3g}.",
+            f"Cost: {self.num_steps} score evaluations a draw by the reverse SDE with a frozen denoiser (DDPM).",
+            "Other ladders: "
+            + ", ".join(
+                f"{name} {'more than 10 million' if n is None else n}" for name, n in self.steps_by_grid.items()
+            )
+            + " steps.",
+            f"Total variation: at most {np.sqrt(self.total / 2):.3g}. In the worst case over all data with these "
+            "variances: solvers of higher order take far fewer steps on smooth data, and are not covered.",
+        ]
+        if self.langevin is not None:
+            lines.append(
+                f"Annealed Langevin with log-Sobolev constant {self.log_sobolev:.3g}: {self.langevin.noise.size} "
+                f"levels, {self.langevin.steps.sum():.3g} score evaluations a draw in the worst case, relative "
+                f"steps down to {self.langevin.step_size.min():.2g}/L (exact scores)."
+            )
+        return "\n".join(lines)
+
+
+def plan(
+    target: AbstractPerturbedScore | tuple[int, ArrayLike | list[float]],
+    *,
+    error: float = 0.1,
+    delta: float | None = None,
+    score_error: float = 0.0,
+    log_sobolev: float | None = None,
+    lipschitz: float | None = None,
+    grid: PlannedGrid = "adapted",
+) -> SamplingPlan:
+    """The ladder and the number of steps that a wanted accuracy takes, by bounds that hold for any data.
+
+    For the reverse SDE that freezes the denoiser over a step (``solver="ddpm"``), data noised to the last level and the
+    law of the draws differ by at most
+    ``KL <= sum_i log(1 + v_i/s_0^2)/2 + sum_k w_k (m_k - m_{k+1}) + d e sum_k (s_k^2/s_{k+1}^2 - 1)/2``:
+    start, discretisation and score error. Here s = sigma/alpha are the levels, ``w_k = (1/s_{k+1}^2 - 1/s_k^2)/2``, m_k
+    the mean squared error of the best denoiser, which is at most ``sum_i v_i s_k^2/(v_i + s_k^2)`` whatever the data,
+    and e the score's squared error in units of the noise, a coordinate. By Girsanov's theorem; there is no cross term,
+    since the exact denoiser is a martingale in reverse time. Only the variances v of the data enter: no smoothness, no
+    log-concavity, no bounded support. On the ladder "adapted", on which this bound is least, N steps leave about
+    ``d log(1 + v/delta)^2/(2 N)``: nearly linear in d, and the constant in front of Benton et al. 2024, arXiv
+    2308.03686, theorem 1, whose ladder is "exponential".
+
+    With a log-Sobolev constant the plan has the levels and steps of annealed Langevin too, which need it: polynomial,
+    and by orders of magnitude more (Lee, Lu and Tan 2022, arXiv 2206.06227). Bounds are worst cases. What a run is
+    really off by is at most what [`sampling_budget`][scoresample.sampling_budget] measures on data.
+
+    Arguments:
+        target: a perturbed score, whose data's variances and range of levels are used; or (dimension, scale), scale one
+            standard deviation for all coordinates or one for each.
+        error: the wanted KL divergence, in nats; total variation is then at most ``sqrt(error/2)``.
+        delta: variance of the noise, (sigma/alpha)^2, at which sampling stops. By default where the path ends, or 0.1%
+            of the smallest variance.
+        score_error: squared error of the score in units of the noise, a coordinate: the `fisher_divergence` that
+            [`score_health`][scoresample.score_health] measures against an exact score.
+        log_sobolev: the data's log-Sobolev constant C, ``Ent(f^2) <= 2 C E|grad f|^2``: v for a normal law of variance
+            v, at most 1/m where ``-grad^2 log p >= m``; [`log_sobolev_bounds`][scoresample.log_sobolev_bounds]
+            estimates it.
+        lipschitz: a Lipschitz constant of the data's own score, for annealed Langevin; the curvature of a level is then
+            ``1/(1/lipschitz + s^2)`` (log-concave data), without it ``1/s^2``.
+        grid: "adapted", "exponential" or "log-snr".
+
+    Returns:
+        The plan.
+
+    Raises:
+        TypeError: if the target is neither.
+        ValueError: if a number is out of range, the score's error alone exceeds `error`, or the path's range is too
+            short for it.
+
+    Examples:
+        >>> import scoresample as ss
+        >>> ss.plan((2, 1.0), error=0.1).num_steps
+        496
+        >>> print(ss.plan((2, 1.0), error=0.1).table.bound.round(3).to_dict())
+        {'start': 0.005, 'discretisation': 0.095, 'score error': 0.0, 'total': 0.1}
+    """
+    _check_numbers(error=error, delta=delta, log_sobolev=log_sobolev, lipschitz=lipschitz)
+    if not 0 <= score_error < float("inf"):
+        raise ValueError(f"`score_error` must be at least 0, got {score_error}.")
+    if grid not in get_args(PlannedGrid):
+        raise ValueError(f"`grid` must be one of {list(get_args(PlannedGrid))}, got {grid!r}.")
+    variances, noisiest, least = _described(target)
+    end = float(np.sqrt(delta)) if delta is not None else least
+    if end < least * (1 - 1e-4) and isinstance(target, AbstractPerturbedScore):
+        raise ValueError(
+            f"`delta`: the path ends at sigma/alpha = {least:.3g}, so at least {least**2:.3g}, got {delta}."
+        )
+    best: tuple[np.ndarray, int] | None = None
+    lengths: dict[str, int | None] = {}
+    for name in get_args(PlannedGrid):
+        found = [
+            _shortest(variances, min(noisiest, _start_for(variances, share * error)), end, error, score_error, name)
+            for share in _START_SHARES
+        ]
+        ladders = [ladder for ladder in found if ladder is not None]
+        shortest = min(ladders, key=len) if ladders else None
+        lengths[name] = None if shortest is None else shortest.size - 1
+        if name == grid and shortest is not None:
+            best = shortest, shortest.size - 1
+    if best is None:
+        raise ValueError(_why_not(variances, noisiest, end, error, score_error))
+    noise = best[0]
+    curvature = _curvature(lipschitz)
+    langevin = None
+    if log_sobolev is not None:
+        langevin = langevin_plan(variances.size, log_sobolev, error, noise[0], noise[-1], curvature)
+    return SamplingPlan(
+        dimension=variances.size,
+        variances=variances,
+        error=error,
+        score_error=score_error,
+        grid=grid,
+        noise=noise,
+        start=start_bound(variances, noise[0]),
+        discretisation=discretisation_bound(variances, noise),
+        score=score_bound(score_error, variances.size, noise),
+        steps_by_grid={name: steps for name, steps in lengths.items() if name != grid},
+        log_sobolev=log_sobolev,
+        lipschitz=lipschitz,
+        langevin=langevin,
+    )
+
+
+def _curvature(lipschitz: float | None) -> Callable[[np.ndarray], np.ndarray]:
+    """The curvature of a level: noise s gives ``1/s^2`` at most, and on smooth data less."""
+    flat = 0.0 if lipschitz is None else 1 / lipschitz
+    return lambda noise: 1 / (flat + noise**2)
+
+
+def _check_path(path: object, name: str) -> None:
+    if not isinstance(path, AbstractPerturbedScore):
+        raise TypeError(
+            f"`{name}` must be a perturbed score or (dimension, scale), got {type(path).__name__}. Make one with "
+            "fit_score(draws), PerturbedScore(network, process) or perturb(density, process)."
+        )
+    check_concrete(path)
+
+
+def _check_numbers(**numbers: float | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise ValueError(f"`{name}` must be positive and finite, got {value}.")
+
+
+def _described(target: object) -> tuple[np.ndarray, float, float]:
+    """Variances of the coordinates, the noisiest level that there is, and the last."""
+    if isinstance(target, tuple):
+        if len(target) != 2 or not isinstance(target[0], int | np.integer) or target[0] < 1:
+            raise ValueError(f"`target` must be (dimension, scale) with a dimension of at least 1, got {target!r}.")
+        scales = np.asarray(target[1], np.float64)
+        if scales.shape not in ((), (target[0],)) or not np.all((scales > 0) & np.isfinite(scales)):
+            raise ValueError(
+                f"`target`: the scale must be one positive number or {target[0]} of them, got {target[1]!r}."
+            )
+        variances = np.broadcast_to(scales**2, (target[0],)).astype(np.float64)
+        return variances, float("inf"), _SMALLEST_SCALE * float(np.sqrt(variances.min()))
+    _check_path(target, "target")
+    assert isinstance(target, AbstractPerturbedScore)
+    leaves = zip(jax.tree.leaves(target.data_moments()[1]), jax.tree.leaves(target.structure), strict=True)
+    variances = np.concatenate([np.broadcast_to(np.asarray(v, np.float64), s.shape).ravel() for v, s in leaves])
+    low, high = np.asarray(target.log_snr_range, np.float64)
+    return variances, float(np.exp(-low)), float(np.exp(-high))
+
+
+def _start_for(variances: np.ndarray, share: float) -> float:
+    """The noise level whose start leaves `share`, by bisection in its logarithm."""
+    low, high = np.log(np.sqrt(variances.min())) - 20, np.log(np.sqrt(variances.sum() / share)) + 1
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (low, middle) if start_bound(variances, float(np.exp(middle))) <= share else (middle, high)
+    return float(np.exp(high))
+
+
+def _ladder(variances: np.ndarray, start: float, end: float, num_steps: int, grid: str) -> np.ndarray:
+    match grid:
+        case "adapted":
+            return adapted_noise(variances, start, end, num_steps)
+        case "exponential":
+            # Its two regimes meet where the noise has the scale of the data.
+            scale = float(np.sqrt(variances.mean()))
+            return scale * np.exp(-exponential_log_snr(-np.log(start / scale), -np.log(end / scale), num_steps))
+        case _:
+            return np.geomspace(start, end, num_steps + 1)
+
+
+def _shortest(
+    variances: np.ndarray, start: float, end: float, error: float, score_error: float, grid: str
+) -> np.ndarray | None:
+    """The ladder of fewest steps between two levels whose whole bound is at most `error`, or None."""
+    fixed = start_bound(variances, start)
+    if start <= end or fixed >= error:
+        return None
+
+    def bound(num_steps: int) -> float:
+        noise = _ladder(variances, start, end, num_steps, grid)
+        return discretisation_bound(variances, noise) + score_bound(score_error, variances.size, noise)
+
+    steps = fewest_steps(bound, error - fixed, _MOST_STEPS)
+    return None if steps is None else _ladder(variances, start, end, steps, grid)
+
+
+def _why_not(variances: np.ndarray, noisiest: float, end: float, error: float, score_error: float) -> str:
+    """What stands in the way of an error."""
+    start = start_bound(variances, noisiest) if np.isfinite(noisiest) else 0.0
+    if start >= error:
+        return (
+            f"`error`: the path starts at sigma/alpha = {noisiest:.3g}, which alone leaves up to {start:.3g} nats of "
+            f"the wanted {error:g}. Use a process with more noise, or allow a larger error."
+        )
+    least = score_error * variances.size * np.log(_start_for(variances, error / 2) / end)
+    if least >= error / 2:
+        return (
+            f"`score_error`: {score_error:g} a coordinate adds about {least:.3g} nats however many steps are taken, of "
+            f"the wanted {error:g}. Train a better score, stop at more noise (`delta`), or allow a larger error."
+        )
+    return (
+        f"`error`: {error:g} nats would take more than {_MOST_STEPS:,} steps. Allow a larger error or a larger `delta`."
+    )

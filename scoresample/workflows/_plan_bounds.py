@@ -1,0 +1,126 @@
+"""Bounds on what a sampler's draws are off by, before anything is known of the data but their variances.
+
+Everything here is in the coordinates ``y = z/alpha``, with noise levels ``s = sigma/alpha``: the same for all
+processes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+_FINE = 4001
+"""Nodes of the quadrature behind the adapted grid."""
+
+
+def largest_mmse(variances: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """``sum_i v_i s^2/(v_i + s^2)``, the error of the best linear denoiser: an upper bound on that of the best one."""
+    v, s2 = variances[:, None], np.asarray(noise)[None] ** 2
+    return np.sum(v * s2 / (v + s2), axis=0)
+
+
+def start_bound(variances: np.ndarray, noise: float) -> float:
+    """Of KL(data noised to level s || normal law with their moments): ``sum_i log(1 + v_i/s^2)/2``.
+
+    By convexity in the clean point: the mean of KL(N(x_0, s^2) || N(m, v + s^2)) over the data.
+    """
+    return float(np.sum(np.log1p(variances / noise**2)) / 2)
+
+
+def discretisation_bound(variances: np.ndarray, noise: np.ndarray) -> float:
+    """Of the path KL of the sampler that freezes the exact denoiser over each step, for any data with these variances.
+
+    Exactly, it is ``sum_k integral e^(2 lambda) [m(s_k) - m(s)] dlambda``, m the mean squared error of the best
+    denoiser, lambda = -log s: denoisers are a martingale in reverse time, so E|D_t - D_k|^2 = m_k - m_t. With
+    ``w_k = (1/s_{k+1}^2 - 1/s_k^2)/2`` and m decreasing along the ladder that is at most
+    ``sum_k w_k (m_k - m_{k+1})``; replacing w_k by its running maximum and m by
+    [`largest_mmse`][scoresample.workflows.largest_mmse] gives the bound, by summation by parts.
+    """
+    increasing = np.maximum.accumulate(step_weights(noise))
+    cap = largest_mmse(variances, noise[:-1])
+    return float(increasing[0] * cap[0] + np.sum(np.diff(increasing) * cap[1:]))
+
+
+def score_bound(score_error: float, dimension: int, noise: np.ndarray) -> float:
+    """``d e sum_k (s_k^2/s_{k+1}^2 - 1)/2``, e the score's squared error in units of the noise, ``s^2 E|ds|^2/d``."""
+    return float(score_error * dimension * np.sum(step_weights(noise) * noise[:-1] ** 2))
+
+
+def step_weights(noise: np.ndarray) -> np.ndarray:
+    """``w_k``, the integral of ``e^(2 lambda) dlambda`` over each step."""
+    return np.diff(1 / np.asarray(noise) ** 2) / 2
+
+
+def adapted_noise(variances: np.ndarray, start: float, end: float, num_steps: int) -> np.ndarray:
+    """The ladder on which the discretisation bound is least, asymptotically.
+
+    The path KL is the error of a left Riemann sum of m in the variable ``1/(2 s^2)``, so the best spacing is uniform in
+    ``integral sqrt(-dm/dlambda) e^lambda dlambda``; for `largest_mmse`, ``sqrt(2 sum_i (v_i/(v_i + s^2))^2)``: uniform
+    in log s near the data, longer and longer steps where they are drowned.
+    """
+    log_noise = np.linspace(np.log(start), np.log(end), _FINE)
+    s2 = np.exp(2 * log_noise)[None]
+    v = variances[:, None]
+    density = np.sqrt(2 * np.sum((v / (v + s2)) ** 2, axis=0))
+    length = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * -np.diff(log_noise))])
+    inner = np.interp(np.linspace(0, length[-1], num_steps + 1), length, log_noise)
+    return np.exp(np.concatenate([log_noise[:1], inner[1:-1], log_noise[-1:]]))
+
+
+def fewest_steps(bound: Callable[[int], float], most: float, limit: int) -> int | None:
+    """The least number of steps whose bound is at most `most`, or None if more than `limit` are needed."""
+    high = 1
+    while bound(high) > most:
+        high *= 2
+        if high > limit:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if bound(middle) <= most else (middle, high)
+    return high
+
+
+class LangevinPlan(NamedTuple):
+    """Annealed Langevin in the worst case.
+
+    Attributes:
+        noise: the levels, decreasing.
+        steps: Langevin steps at each.
+        step_size: of each, relative to ``1/L = s^2``.
+    """
+
+    noise: np.ndarray
+    steps: np.ndarray
+    step_size: np.ndarray
+
+
+_WARM = 1.0
+"""Nats that a level may be off by before the next one starts, and Renyi-2 divergence of neighbours."""
+
+
+def langevin_plan(
+    dimension: int,
+    log_sobolev: float,
+    error: float,
+    start: float,
+    end: float,
+    curvature: Callable[[np.ndarray], np.ndarray],
+) -> LangevinPlan:
+    """Levels and steps at which annealed Langevin provably ends within `error` nats.
+
+    At a level with log-Sobolev constant ``C + s^2`` (Chafai 2004, arXiv math/0404220, section 3.3) and curvature L,
+    Langevin steps ``h <= 1/(4 C L^2)`` bring KL to at most ``exp(-n h/C) KL_0 + 8 h d L^2 C`` (Vempala and Wibisono
+    2019, arXiv 1903.08568, theorem 1). Levels are as far apart as keeps their Renyi-2 divergence, at most ``-d/2 log(1
+    - (r - 1)^2)`` for a ratio r of variances, within one nat; then the next starts from ``KL <= 2 KL + R_2``, the weak
+    triangle inequality. All but the last are left at one nat.
+    """
+    ratio = 1 + np.sqrt(-np.expm1(-2 * _WARM / dimension))
+    num = max(int(np.ceil(2 * np.log(start / end) / np.log(ratio))), 1)
+    noise = np.geomspace(start, end, num + 1)[1:]
+    left = np.full(num, _WARM)
+    left[-1] = error
+    constant, lipschitz = log_sobolev + noise**2, curvature(noise)
+    step = np.minimum(1 / (4 * constant * lipschitz**2), left / (16 * dimension * lipschitz**2 * constant))
+    steps = np.ceil(np.log(2 * (3 * _WARM) / left) * constant / step)
+    return LangevinPlan(noise, steps, step * lipschitz)
