@@ -52,6 +52,7 @@ from scoresample.samplers import ExponentialIntegrator as ExponentialIntegrator
 from scoresample.samplers import KarrasHeun as KarrasHeun
 from scoresample.samplers import PredictorCorrector as PredictorCorrector
 from scoresample.samplers import ProbabilityFlowODE as ProbabilityFlowODE
+from scoresample.samplers import Restart as Restart
 from scoresample.samplers import ReverseSDE as ReverseSDE
 from scoresample.samplers import TemperedSMC as TemperedSMC
 from scoresample.scores import AbstractDensityScore as AbstractDensityScore
