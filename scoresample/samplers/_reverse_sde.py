@@ -29,8 +29,8 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
         num_steps: number of solver steps.
         solver: "sde-dpm-solver++2m", "ddpm", "sa-solver", "restart", "exponential-integrator", "euler-maruyama"; or
             [`ExponentialAdams`][scoresample.ExponentialAdams], [`KarrasHeun`][scoresample.KarrasHeun] or
-            [`Restart`][scoresample.Restart] with settings of your own; or a diffrax solver for Ito equations with additive noise, such as ``diffrax.ShARK()``, also
-            inside a [`DiffraxSolver`][scoresample.DiffraxSolver].
+            [`Restart`][scoresample.Restart] with settings of your own; or a diffrax solver for Ito equations with
+            additive noise, such as ``diffrax.ShARK()``, also inside a [`DiffraxSolver`][scoresample.DiffraxSolver].
         eta: size of the noise, positive; 1 is the time reversal itself. None stands for the solver's own, 1.
         grid: "log-snr", "karras", "exponential", "uniform", or decreasing times of your own (`num_steps` is then not
             used).
@@ -65,7 +65,7 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
         solver, _ = resolve_solver(self.solver, noisy=True)
         if self.eta is not None and isinstance(solver, AbstractHeun):
             raise ValueError(
-                f"`eta`: {type(solver).__name__} brings its own noise (the churn of KarrasHeun, the way up of Restart). "
+                f"`eta`: {type(solver).__name__} brings its own noise (churn in KarrasHeun, the way up in Restart). "
                 "Set it there and leave `eta` out."
             )
 
