@@ -11,6 +11,7 @@ from scoresample.diagnostics._discretisation import discretisation_error as disc
 from scoresample.diagnostics._distances import energy_distance as energy_distance
 from scoresample.diagnostics._distances import sliced_wasserstein as sliced_wasserstein
 from scoresample.diagnostics._effective import effective_draws as effective_draws
+from scoresample.diagnostics._loss_grid import loss_adaptive_grid as loss_adaptive_grid
 from scoresample.diagnostics._mmd import mmd_squared as mmd_squared
 from scoresample.diagnostics._mmd import mmd_to_reference as mmd_to_reference
 from scoresample.diagnostics._modes import ModeWeights as ModeWeights
