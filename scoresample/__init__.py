@@ -5,9 +5,11 @@ from scoresample.checks import asymmetry as asymmetry
 from scoresample.checks import loop_integral as loop_integral
 from scoresample.diagnostics import DiscretisationError as DiscretisationError
 from scoresample.diagnostics import ScoreHealth as ScoreHealth
+from scoresample.diagnostics import WarmStart as WarmStart
 from scoresample.diagnostics import discretisation_error as discretisation_error
 from scoresample.diagnostics import loss_adaptive_grid as loss_adaptive_grid
 from scoresample.diagnostics import score_health as score_health
+from scoresample.diagnostics import warm_start as warm_start
 from scoresample.inference import Draws as Draws
 from scoresample.inference import PathfinderFit as PathfinderFit
 from scoresample.inference import SamplingError as SamplingError

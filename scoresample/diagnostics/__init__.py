@@ -29,6 +29,8 @@ from scoresample.diagnostics._quantities import coordinates as coordinates
 from scoresample.diagnostics._quantities import quantities as quantities
 from scoresample.diagnostics._score_health import ScoreHealth as ScoreHealth
 from scoresample.diagnostics._score_health import score_health as score_health
+from scoresample.diagnostics._warm_start import WarmStart as WarmStart
+from scoresample.diagnostics._warm_start import warm_start as warm_start
 from scoresample.diagnostics._weights import kish_ess as kish_ess
 from scoresample.diagnostics._weights import normalized_weights as normalized_weights
 from scoresample.diagnostics._weights import systematic_resample as systematic_resample

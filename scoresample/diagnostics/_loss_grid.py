@@ -127,8 +127,8 @@ def _falling_loss(
         total += losses[:, : min(size, number - first)].sum(axis=1)
     if not np.isfinite(total).all():
         raise ValueError(
-            f"`score` is not finite at the data noised to t={t[~np.isfinite(total)][0]:.6g}. Look at score_health(score, "
-            "data)."
+            f"`score` is not finite at the data noised to t={t[~np.isfinite(total)][0]:.6g}. Look at "
+            "score_health(score, data)."
         )
     return isotonic_regression(np.exp(-2 * log_snr) * total / number, increasing=False)
 
