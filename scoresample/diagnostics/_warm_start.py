@@ -155,19 +155,18 @@ def warm_start(
         >>> path = ss.perturb(ss.Gaussian(jnp.zeros(2), 1.0), ss.VP())
         >>> found = ss.warm_start(path, key=jax.random.key(0), num_levels=30)
         >>> bool(found.finite.all()), round(float(found.renyi2.max()), 2), found.enough_levels
-        (True, 0.25, 20)
+        (True, 0.38, 20)
         >>> bool(ss.warm_start(path, key=jax.random.key(0), num_levels=15).finite.all())
         False
     """
     _check(path, num_levels, num_points)
     ladder = noise_levels(path, num_levels - 1, grid)
-    closed = isinstance(path, PerturbedDensity) and isinstance(path.density, Gaussian)
-    if isinstance(path, PerturbedDensity) and data is not None:
-        raise ValueError("`data`: this path has exact draws of its own. Leave `data` out.")
-    if closed:
-        return _warm_start(path, ladder, *_of_gaussian(path.density, ladder), exact=True)
     key_points, key_noise = jax.random.split(key)
     if isinstance(path, PerturbedDensity):
+        if data is not None:
+            raise ValueError("`data`: this path has exact draws of its own. Leave `data` out.")
+        if isinstance(path.density, Gaussian):
+            return _warm_start(path, ladder, *_of_gaussian(path.density, ladder), exact=True)
         points = path.density.sample(key_points, num_points)
     elif data is None:
         raise ValueError(
@@ -234,7 +233,7 @@ def _of_gaussian(density: Gaussian, ladder: Levels) -> tuple[np.ndarray, np.ndar
 
 
 def _from_draws(
-    path: AbstractDensityPath, points: Position, ladder: Levels, key: Array
+    path: AbstractPerturbedScore, points: Position, ladder: Levels, key: Array
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Estimates with their standard errors by the delta method, and the shape of the weights' tail."""
     number = jax.tree.leaves(points)[0].shape[0]
@@ -280,14 +279,15 @@ def _tail_shape(log_weights: np.ndarray) -> float:
 
 
 @eqx.filter_jit
-def _log_weights(path: AbstractDensityPath, points: Position, times: Array, key: Array) -> Array:
+def _log_weights(path: AbstractPerturbedScore, points: Position, times: Array, key: Array) -> Array:
     """``log p_k(y)/p_{k+1}(y)`` up to a constant, y of the law p_k, for every move: (moves, points)."""
-    process = path.process
+    assert isinstance(path, AbstractDensityPath)
+    process, standard_logdensity = path.process, path.standard_logdensity
     number = jax.tree.leaves(points)[0].shape[0]
 
     def logdensity(y: Position, t: Array) -> Array:
         alpha = process.alpha(t)
-        return path.standard_logdensity(jax.tree.map(lambda x: alpha * x, y), t)
+        return standard_logdensity(jax.tree.map(lambda x: alpha * x, y), t)
 
     def move(inputs: tuple[Array, Array, Array]) -> Array:
         t, t_next, key = inputs

@@ -18,7 +18,7 @@ COVARIANCE = np.array([[2.0, 0.6], [0.6, 0.5]])
 
 
 def normal_renyi2(covariance: np.ndarray, s: float, s_next: float) -> float:
-    """The log of the integral of p^2/q, ``|B|^(1/2) / (|A| |M|^(1/2))`` with ``M = 2/A - 1/B``, for laws of one mean."""
+    """The log of the integral of p^2/q, ``|B|^(1/2) / (|A| |M|^(1/2))`` with ``M = 2/A - 1/B``, of laws of one mean."""
     before, after = (covariance + each**2 * np.eye(len(covariance)) for each in (s, s_next))
     rest = 2 * np.linalg.inv(before) - np.linalg.inv(after)
     if np.linalg.eigvalsh(rest)[0] <= 0:
