@@ -6,9 +6,12 @@ from scoresample.checks import loop_integral as loop_integral
 from scoresample.diagnostics import DiscretisationError as DiscretisationError
 from scoresample.diagnostics import LogSobolevBounds as LogSobolevBounds
 from scoresample.diagnostics import ScoreHealth as ScoreHealth
+from scoresample.diagnostics import WarmStart as WarmStart
 from scoresample.diagnostics import discretisation_error as discretisation_error
 from scoresample.diagnostics import log_sobolev_bounds as log_sobolev_bounds
+from scoresample.diagnostics import loss_adaptive_grid as loss_adaptive_grid
 from scoresample.diagnostics import score_health as score_health
+from scoresample.diagnostics import warm_start as warm_start
 from scoresample.inference import Draws as Draws
 from scoresample.inference import PathfinderFit as PathfinderFit
 from scoresample.inference import SamplingError as SamplingError
@@ -54,6 +57,7 @@ from scoresample.samplers import ExponentialIntegrator as ExponentialIntegrator
 from scoresample.samplers import KarrasHeun as KarrasHeun
 from scoresample.samplers import PredictorCorrector as PredictorCorrector
 from scoresample.samplers import ProbabilityFlowODE as ProbabilityFlowODE
+from scoresample.samplers import Restart as Restart
 from scoresample.samplers import ReverseSDE as ReverseSDE
 from scoresample.samplers import TemperedSMC as TemperedSMC
 from scoresample.scores import AbstractDensityScore as AbstractDensityScore

@@ -51,6 +51,7 @@ from scoresample.samplers import (
     KarrasHeun,
     PredictorCorrector,
     ProbabilityFlowODE,
+    Restart,
     ReverseSDE,
     TemperedSMC,
 )
@@ -239,6 +240,9 @@ PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler[Any]]] = {
         num_steps=3, solver=DiffraxSolver(diffrax.Euler(), clock="process")
     ),
     "ReverseSDE with churn": lambda: ReverseSDE(num_steps=3, solver=KarrasHeun(churn=1.0), grid="karras"),
+    "ReverseSDE with restarts": lambda: ReverseSDE(
+        num_steps=4, solver=Restart(num_restarts=2, num_restart_steps=2), grid="karras"
+    ),
     "ReverseSDE with an exponential integrator": lambda: ReverseSDE(
         num_steps=3, solver=ExponentialIntegrator(), grid="exponential"
     ),

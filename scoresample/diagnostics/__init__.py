@@ -13,6 +13,7 @@ from scoresample.diagnostics._distances import sliced_wasserstein as sliced_wass
 from scoresample.diagnostics._effective import effective_draws as effective_draws
 from scoresample.diagnostics._log_sobolev import LogSobolevBounds as LogSobolevBounds
 from scoresample.diagnostics._log_sobolev import log_sobolev_bounds as log_sobolev_bounds
+from scoresample.diagnostics._loss_grid import loss_adaptive_grid as loss_adaptive_grid
 from scoresample.diagnostics._mmd import mmd_squared as mmd_squared
 from scoresample.diagnostics._mmd import mmd_to_reference as mmd_to_reference
 from scoresample.diagnostics._modes import ModeWeights as ModeWeights
@@ -30,6 +31,8 @@ from scoresample.diagnostics._quantities import coordinates as coordinates
 from scoresample.diagnostics._quantities import quantities as quantities
 from scoresample.diagnostics._score_health import ScoreHealth as ScoreHealth
 from scoresample.diagnostics._score_health import score_health as score_health
+from scoresample.diagnostics._warm_start import WarmStart as WarmStart
+from scoresample.diagnostics._warm_start import warm_start as warm_start
 from scoresample.diagnostics._weights import kish_ess as kish_ess
 from scoresample.diagnostics._weights import normalized_weights as normalized_weights
 from scoresample.diagnostics._weights import systematic_resample as systematic_resample

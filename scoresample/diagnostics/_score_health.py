@@ -10,12 +10,12 @@ import pandas as pd
 from jaxtyping import Array, ArrayLike
 
 from scoresample.checks import Check, asymmetry
-from scoresample.diagnostics._effective import effective_draws
+from scoresample.diagnostics._clean_points import clean_points
 from scoresample.diagnostics._null import Distance, sliced_wasserstein_to_reference
 from scoresample.diagnostics._quantities import coordinates
 from scoresample.diagnostics._score_checks import score_checks
 from scoresample.diagnostics._score_measures import LARGEST_EXACT, Measured, as_matrix, measured_squares
-from scoresample.inference import Draws, sample
+from scoresample.inference import sample
 from scoresample.paths import (
     AbstractPerturbedScore,
     Levels,
@@ -33,7 +33,6 @@ from scoresample.samplers import ProbabilityFlowODE, ReverseSDE
 from scoresample.scores import AbstractExactDensity, Gaussian, GaussianMixture, Position, check_structure
 
 _NUM_LEVELS = 8
-_FEWEST_POINTS = 50
 _NUM_DRAWS = 1000
 """Draws of the ODE; twice as many of the SDE give the null."""
 _ODE_STEPS, _SDE_STEPS = 50, 100
@@ -187,7 +186,7 @@ def score_health(
     if score.condition_axes() is not None:
         raise ValueError("`score` holds a condition for each particle. Measure it under one condition at a time.")
     key_data, key_noise, key_asymmetry, key_sampling = jax.random.split(key, 4)
-    points = _held_out(score, data, num_points, key_data)
+    points = clean_points(score, data, num_points, key_data)
     truth = None if exact is None else _in_coordinates_of(score, exact)
     ladder = _ladder(score, levels)
     found, noised = measured_squares(score, truth, points, ladder, key_noise)
@@ -198,42 +197,6 @@ def score_health(
     ]
     gap = _ode_sde_gap(score, key_sampling) if sampling else None
     return _judged(score, found, np.array(asymmetries), ladder, gap, points, truth is not None)
-
-
-def _held_out(score: AbstractPerturbedScore, data: Any, num_points: int, key: Array) -> Position:
-    """At most `num_points` of the draws, in standard coordinates."""
-    tree = _unweighted(score, data) if isinstance(data, Draws) else jax.tree.map(np.asarray, data)
-    leaves = jax.tree.leaves(tree)
-    if not leaves or not all(np.issubdtype(leaf.dtype, np.number) for leaf in leaves):
-        raise TypeError(
-            f"`data` must be an array, a tree of arrays with one leading axis, or Draws, got {type(data).__name__}."
-        )
-    lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
-    if len(lengths) != 1 or min(lengths) < _FEWEST_POINTS:
-        raise ValueError(
-            f"`data` needs one leading axis of at least {_FEWEST_POINTS} draws, shared by all arrays; the shapes are "
-            f"{[leaf.shape for leaf in leaves]}. Hold out more draws."
-        )
-    if num_points < _FEWEST_POINTS:
-        raise ValueError(f"`num_points` must be at least {_FEWEST_POINTS}, got {num_points}: fewer say too little.")
-    check_structure(jax.tree.map(lambda x: x[0], tree), score.structure, name="data", what="draw")
-    if not all(np.isfinite(leaf).all() for leaf in leaves):
-        raise ValueError("`data`: some values are not finite. Drop those draws.")
-    rows = np.asarray(jax.random.permutation(key, lengths.pop()))[:num_points]
-    chosen = jax.tree.map(lambda x, leaf: jnp.asarray(x[rows], leaf.dtype), tree, score.structure)
-    return jax.vmap(score.frame.to_standard)(chosen)
-
-
-def _unweighted(score: AbstractPerturbedScore, draws: Draws) -> Position:
-    """As many draws of a run as it is worth: a tree with one leading axis."""
-    check_structure(jax.tree.map(lambda x: x[0, 0], draws.position), score.structure, name="data", what="draw")
-    if not np.isfinite(coordinates(draws)).all():
-        raise ValueError("`data`: some draws are not finite. Look for their cause, or drop them.")
-    flat = effective_draws(draws, minimum=_FEWEST_POINTS)
-    leaves, tree = jax.tree.flatten(score.structure)
-    parts = np.split(flat, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=1)
-    shaped = [part.reshape(len(flat), *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(tree, shaped)
 
 
 def _ladder(score: AbstractPerturbedScore, levels: Any) -> Levels:

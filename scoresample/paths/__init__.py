@@ -20,6 +20,7 @@ from scoresample.paths._grid import Levels as Levels
 from scoresample.paths._grid import check_concrete as check_concrete
 from scoresample.paths._grid import check_grid as check_grid
 from scoresample.paths._grid import exponential_log_snr as exponential_log_snr
+from scoresample.paths._grid import karras_ratios as karras_ratios
 from scoresample.paths._grid import levels_at as levels_at
 from scoresample.paths._grid import noise_levels as noise_levels
 from scoresample.paths._grid import refined_grid as refined_grid

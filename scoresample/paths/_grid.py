@@ -80,14 +80,19 @@ def noise_levels(path: AbstractPerturbedScore, num_steps: int, grid: Grid = "log
         case "log-snr":
             inner = (start + fractions * (end - start))[1:-1]
         case "karras":
-            roots = np.exp(-np.array([start, end]) / _KARRAS_RHO)
-            inner = -_KARRAS_RHO * np.log(roots[0] + fractions[1:-1] * (roots[1] - roots[0]))
+            inner = -np.log(karras_ratios(float(np.exp(-start)), float(np.exp(-end)), num_steps)[1:-1])
         case "exponential":
             inner = exponential_log_snr(start, end, num_steps)[1:-1]
         case "uniform":
             t = levels_at(path, np.array([start, end])).t
             inner = _log_snr_at(path, t[0] + fractions[1:-1] * (t[1] - t[0]))
     return levels_at(path, np.concatenate([[start], inner, [end]]))
+
+
+def karras_ratios(first: float, last: float, num_steps: int) -> np.ndarray:
+    """Values of s = sigma/alpha uniform in ``s^(1/7)``, both ends exactly (Karras et al. 2022, eq. 5)."""
+    roots = np.linspace(first ** (1 / _KARRAS_RHO), last ** (1 / _KARRAS_RHO), num_steps + 1)
+    return np.concatenate([[first], roots[1:-1] ** _KARRAS_RHO, [last]])
 
 
 def check_grid(grid: Grid) -> Grid:

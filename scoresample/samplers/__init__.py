@@ -26,6 +26,7 @@ from scoresample.samplers._mclmc import MCLMC as MCLMC
 from scoresample.samplers._mclmc import AdjustedMCLMC as AdjustedMCLMC
 from scoresample.samplers._predictor_corrector import PredictorCorrector as PredictorCorrector
 from scoresample.samplers._probability_flow import ProbabilityFlowODE as ProbabilityFlowODE
+from scoresample.samplers._restart import Restart as Restart
 from scoresample.samplers._reverse_sde import ReverseSDE as ReverseSDE
 from scoresample.samplers._reverse_solver import AbstractReverseSolver as AbstractReverseSolver
 from scoresample.samplers._stochastic_gradient import SGHMC as SGHMC

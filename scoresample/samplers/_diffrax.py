@@ -75,9 +75,10 @@ class DiffraxSolver(AbstractReverseSolver):
         check_one_of(get_args(Brownian), brownian=self.brownian)
         check_one_of(get_args(Clock), clock=self.clock)
 
-    def evaluations(self) -> tuple[int, int]:
+    def evaluations(self, num_steps: int) -> int:
         """Those of the solver's tableau."""
-        return evaluations_per_step(self.solver)
+        per_step, once = evaluations_per_step(self.solver)
+        return num_steps * per_step + once
 
     def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool) -> DiffraxStep:
         """The ends of the steps on the clock."""
@@ -146,9 +147,10 @@ class AdaptiveDiffraxSolver(AbstractReverseSolver):
     atol: float = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
 
-    def evaluations(self) -> tuple[int, int]:
+    def evaluations(self, num_steps: int) -> int:
         """None that is known before."""
-        return 0, 0
+        del num_steps
+        return 0
 
     def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool) -> DiffraxStep:
         """One row, from the first level to the last."""

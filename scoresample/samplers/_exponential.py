@@ -98,9 +98,9 @@ class ExponentialAdams(AbstractReverseSolver):
         if self.midpoint and self.order != 2:
             raise ValueError(f"`midpoint` is a form of order 2, but `order` is {self.order}.")
 
-    def evaluations(self) -> tuple[int, int]:
+    def evaluations(self, num_steps: int) -> int:
         """One a step."""
-        return 1, 0
+        return num_steps
 
     def coefficients(
         self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool

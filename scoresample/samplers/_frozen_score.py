@@ -29,9 +29,9 @@ class AbstractFrozenScore(AbstractReverseSolver):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The three coefficients of every step, in float64."""
 
-    def evaluations(self) -> tuple[int, int]:
+    def evaluations(self, num_steps: int) -> int:
         """One a step."""
-        return 1, 0
+        return num_steps
 
     def coefficients(
         self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool

@@ -9,9 +9,9 @@ from jaxtyping import Array
 from scoresample.paths import AbstractPerturbedScore, Grid, check_grid, refined_grid
 from scoresample.samplers._base import AbstractPathSampler, Plan
 from scoresample.samplers._doors import check_at_least, check_path
-from scoresample.samplers._karras_heun import KarrasHeun
+from scoresample.samplers._heun import AbstractHeun
 from scoresample.samplers._reverse_solver import AbstractReverseSolver, reverse_plan
-from scoresample.samplers._solver_names import SolverChoice, resolve_solver
+from scoresample.samplers._solver_names import SolverChoice, refined_solver, resolve_solver
 from scoresample.scores import Position
 
 
@@ -27,10 +27,10 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
 
     Attributes:
         num_steps: number of solver steps.
-        solver: "sde-dpm-solver++2m", "ddpm", "sa-solver", "exponential-integrator", "euler-maruyama"; or
-            [`ExponentialAdams`][scoresample.ExponentialAdams] or [`KarrasHeun`][scoresample.KarrasHeun] with settings
-            of your own; or a diffrax solver for Ito equations with additive noise, such as ``diffrax.ShARK()``, also
-            inside a [`DiffraxSolver`][scoresample.DiffraxSolver].
+        solver: "sde-dpm-solver++2m", "ddpm", "sa-solver", "restart", "exponential-integrator", "euler-maruyama"; or
+            [`ExponentialAdams`][scoresample.ExponentialAdams], [`KarrasHeun`][scoresample.KarrasHeun] or
+            [`Restart`][scoresample.Restart] with settings of your own; or a diffrax solver for Ito equations with
+            additive noise, such as ``diffrax.ShARK()``, also inside a [`DiffraxSolver`][scoresample.DiffraxSolver].
         eta: size of the noise, positive; 1 is the time reversal itself. None stands for the solver's own, 1.
         grid: "log-snr", "karras", "exponential", "uniform", or decreasing times of your own (`num_steps` is then not
             used).
@@ -63,8 +63,11 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
         if self.eta is not None and not 0 < self.eta < float("inf"):
             raise ValueError(f"`eta` must be positive, got {self.eta}. Without noise this is ProbabilityFlowODE.")
         solver, _ = resolve_solver(self.solver, noisy=True)
-        if self.eta is not None and isinstance(solver, KarrasHeun):
-            raise ValueError("`eta`: the noise of KarrasHeun is its churn. Set `churn` there and leave `eta` out.")
+        if self.eta is not None and isinstance(solver, AbstractHeun):
+            raise ValueError(
+                f"`eta`: {type(solver).__name__} brings its own noise (churn in KarrasHeun, the way up in Restart). "
+                "Set it there and leave `eta` out."
+            )
 
     def _resolved(self) -> tuple[AbstractReverseSolver, float]:
         solver, eta = resolve_solver(self.solver, noisy=True)
@@ -96,4 +99,4 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
     def refined(self, factor: int) -> "ReverseSDE":
         """The same sampler with `factor` times as many steps."""
         steps, grid = factor * self.num_steps, refined_grid(self.grid, factor)
-        return dataclasses.replace(self, num_steps=steps, grid=grid)
+        return dataclasses.replace(self, num_steps=steps, grid=grid, solver=refined_solver(self.solver, factor))

@@ -22,8 +22,11 @@ class AbstractReverseSolver(eqx.Module):
     """
 
     @abc.abstractmethod
-    def evaluations(self) -> tuple[int, int]:
-        """Score evaluations of a step, and those spent once; a step that adapts reports its own instead."""
+    def evaluations(self, num_steps: int) -> int:
+        """Score evaluations of a run over a ladder of so many steps, the last denoising not counted.
+
+        A solver whose steps adapt reports its own at run time instead, and 0 here.
+        """
 
     @abc.abstractmethod
     def coefficients(self, path: AbstractPerturbedScore, levels: Levels, eta: float, *, denoise: bool) -> Any:
@@ -58,8 +61,7 @@ def reverse_plan(
 ) -> Plan:
     """The plan of a run with a solver: levels, coefficients, and the number of score evaluations."""
     levels = noise_levels(path, num_steps, grid)
-    per_step, once = solver.evaluations()
-    nfe = per_step * (levels.t.size - 1) + once + int(denoise)
+    nfe = solver.evaluations(levels.t.size - 1) + int(denoise)
     t_start, t_final = rows(levels.t[0], levels.t[-1])
     return Plan(t_start, t_final, solver.coefficients(path, levels, eta, denoise=denoise), nfe)
 

@@ -8,6 +8,7 @@ from scoresample.samplers._diffrax import DiffraxSolver, check_explicit
 from scoresample.samplers._exponential import ExponentialAdams
 from scoresample.samplers._frozen_score import EulerMaruyama, ExponentialIntegrator
 from scoresample.samplers._karras_heun import KarrasHeun
+from scoresample.samplers._restart import Restart
 from scoresample.samplers._reverse_solver import AbstractReverseSolver
 
 SolverChoice = str | AbstractReverseSolver | diffrax.AbstractSolver[Any]
@@ -31,6 +32,7 @@ SOLVERS = {
     "exponential-integrator": NamedSolver(ExponentialIntegrator(), 1.0),
     "euler-maruyama": NamedSolver(EulerMaruyama(), 1.0),
     "karras-heun": NamedSolver(KarrasHeun(), 0.0),
+    "restart": NamedSolver(Restart(), 1.0),
 }
 
 
@@ -64,6 +66,8 @@ def resolve_solver(solver: SolverChoice, *, noisy: bool) -> NamedSolver:
             "`solver`: the noise of KarrasHeun is its churn: ReverseSDE needs KarrasHeun(churn=...), "
             "ProbabilityFlowODE KarrasHeun()."
         )
+    if isinstance(solver, Restart) and not noisy:
+        raise ValueError("`solver`: Restart adds fresh noise, so it is for ReverseSDE. Without noise use KarrasHeun().")
     if isinstance(solver, AbstractReverseSolver):
         return NamedSolver(solver, float(noisy))
     if not isinstance(solver, diffrax.AbstractSolver):
@@ -80,6 +84,12 @@ def resolve_solver(solver: SolverChoice, *, noisy: bool) -> NamedSolver:
     if not noisy and isinstance(solver, diffrax.AbstractSRK):
         raise ValueError(f"`solver`: {type(solver).__name__} is for stochastic equations. Use diffrax.Heun().")
     return NamedSolver(DiffraxSolver(solver), float(noisy))
+
+
+def refined_solver(solver: SolverChoice, factor: int) -> SolverChoice:
+    """The solver for a ladder with `factor` times as many steps: one that takes steps of its own takes more of them."""
+    named = SOLVERS[solver].solver if isinstance(solver, str) else solver
+    return named.refined(factor) if isinstance(named, Restart) else solver
 
 
 def _names(*, noisy: bool) -> list[str]:

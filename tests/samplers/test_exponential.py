@@ -19,7 +19,7 @@ from jaxtyping import Array
 from scipy.integrate import quad
 
 import scoresample as ss
-from scoresample.samplers import _exponential, _karras_heun
+from scoresample.samplers import _exponential, _heun
 from tests.samplers.affine_laws import CORRELATED, MEAN, UNEQUAL, kl, some_particles
 
 VE_SIGMAS = 0.002, 10.0
@@ -323,7 +323,7 @@ FORMULAS: dict[str, tuple[Any, Formula, tuple[str, ...]]] = {
 @pytest.fixture
 def keys_are_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a step draws noise with its key, the key is the noise."""
-    for module in (_exponential, _karras_heun):
+    for module in (_exponential, _heun):
         monkeypatch.setattr(module, "random_like", lambda key, tree: key + 0 * tree)
 
 
