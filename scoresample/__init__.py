@@ -4,8 +4,10 @@ from scoresample._version import __version__ as __version__
 from scoresample.checks import asymmetry as asymmetry
 from scoresample.checks import loop_integral as loop_integral
 from scoresample.diagnostics import DiscretisationError as DiscretisationError
+from scoresample.diagnostics import SamplingBudget as SamplingBudget
 from scoresample.diagnostics import ScoreHealth as ScoreHealth
 from scoresample.diagnostics import discretisation_error as discretisation_error
+from scoresample.diagnostics import sampling_budget as sampling_budget
 from scoresample.diagnostics import score_health as score_health
 from scoresample.inference import Draws as Draws
 from scoresample.inference import PathfinderFit as PathfinderFit

@@ -10,30 +10,27 @@ import pandas as pd
 from jaxtyping import Array, ArrayLike
 
 from scoresample.checks import Check, asymmetry
-from scoresample.diagnostics._effective import effective_draws
+from scoresample.diagnostics._exact_score import check_perturbed, in_coordinates_of
+from scoresample.diagnostics._held_out import held_out
 from scoresample.diagnostics._null import Distance, sliced_wasserstein_to_reference
 from scoresample.diagnostics._quantities import coordinates
 from scoresample.diagnostics._score_checks import score_checks
 from scoresample.diagnostics._score_measures import LARGEST_EXACT, Measured, as_matrix, measured_squares
-from scoresample.inference import Draws, sample
+from scoresample.inference import sample
 from scoresample.paths import (
     AbstractPerturbedScore,
     Levels,
-    PerturbedDensity,
     PerturbedEnergy,
     PerturbedScore,
     ReclockedScore,
     TrainingRecord,
-    check_concrete,
     levels_at,
     noise_levels,
-    perturb,
 )
 from scoresample.samplers import ProbabilityFlowODE, ReverseSDE
-from scoresample.scores import AbstractExactDensity, Gaussian, GaussianMixture, Position, check_structure
+from scoresample.scores import Position
 
 _NUM_LEVELS = 8
-_FEWEST_POINTS = 50
 _NUM_DRAWS = 1000
 """Draws of the ODE; twice as many of the SDE give the null."""
 _ODE_STEPS, _SDE_STEPS = 50, 100
@@ -177,18 +174,10 @@ def score_health(
         >>> [check.name for check in health.checks if not check.passed]
         []
     """
-    for name, path in (("score", score), ("exact", exact)):
-        if not (isinstance(path, AbstractPerturbedScore) or (name == "exact" and path is None)):
-            raise TypeError(
-                f"`{name}` must be a perturbed score, got {type(path).__name__}. Make one with fit_score(draws), "
-                "PerturbedScore(network, process) or perturb(density, process)."
-            )
-    check_concrete(score)
-    if score.condition_axes() is not None:
-        raise ValueError("`score` holds a condition for each particle. Measure it under one condition at a time.")
+    check_perturbed(score, exact)
     key_data, key_noise, key_asymmetry, key_sampling = jax.random.split(key, 4)
-    points = _held_out(score, data, num_points, key_data)
-    truth = None if exact is None else _in_coordinates_of(score, exact)
+    points = held_out(score, data, num_points, key_data)
+    truth = None if exact is None else in_coordinates_of(score, exact)
     ladder = _ladder(score, levels)
     found, noised = measured_squares(score, truth, points, ladder, key_noise)
     level_keys = jax.random.split(key_asymmetry, len(ladder.t))
@@ -198,42 +187,6 @@ def score_health(
     ]
     gap = _ode_sde_gap(score, key_sampling) if sampling else None
     return _judged(score, found, np.array(asymmetries), ladder, gap, points, truth is not None)
-
-
-def _held_out(score: AbstractPerturbedScore, data: Any, num_points: int, key: Array) -> Position:
-    """At most `num_points` of the draws, in standard coordinates."""
-    tree = _unweighted(score, data) if isinstance(data, Draws) else jax.tree.map(np.asarray, data)
-    leaves = jax.tree.leaves(tree)
-    if not leaves or not all(np.issubdtype(leaf.dtype, np.number) for leaf in leaves):
-        raise TypeError(
-            f"`data` must be an array, a tree of arrays with one leading axis, or Draws, got {type(data).__name__}."
-        )
-    lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
-    if len(lengths) != 1 or min(lengths) < _FEWEST_POINTS:
-        raise ValueError(
-            f"`data` needs one leading axis of at least {_FEWEST_POINTS} draws, shared by all arrays; the shapes are "
-            f"{[leaf.shape for leaf in leaves]}. Hold out more draws."
-        )
-    if num_points < _FEWEST_POINTS:
-        raise ValueError(f"`num_points` must be at least {_FEWEST_POINTS}, got {num_points}: fewer say too little.")
-    check_structure(jax.tree.map(lambda x: x[0], tree), score.structure, name="data", what="draw")
-    if not all(np.isfinite(leaf).all() for leaf in leaves):
-        raise ValueError("`data`: some values are not finite. Drop those draws.")
-    rows = np.asarray(jax.random.permutation(key, lengths.pop()))[:num_points]
-    chosen = jax.tree.map(lambda x, leaf: jnp.asarray(x[rows], leaf.dtype), tree, score.structure)
-    return jax.vmap(score.frame.to_standard)(chosen)
-
-
-def _unweighted(score: AbstractPerturbedScore, draws: Draws) -> Position:
-    """As many draws of a run as it is worth: a tree with one leading axis."""
-    check_structure(jax.tree.map(lambda x: x[0, 0], draws.position), score.structure, name="data", what="draw")
-    if not np.isfinite(coordinates(draws)).all():
-        raise ValueError("`data`: some draws are not finite. Look for their cause, or drop them.")
-    flat = effective_draws(draws, minimum=_FEWEST_POINTS)
-    leaves, tree = jax.tree.flatten(score.structure)
-    parts = np.split(flat, np.cumsum([leaf.size for leaf in leaves])[:-1], axis=1)
-    shaped = [part.reshape(len(flat), *leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(tree, shaped)
 
 
 def _ladder(score: AbstractPerturbedScore, levels: Any) -> Levels:
@@ -253,51 +206,6 @@ def _ladder(score: AbstractPerturbedScore, levels: Any) -> Levels:
             f"{times[-1]:.6g}."
         )
     return levels_at(score, log_snr)
-
-
-def _in_coordinates_of(score: AbstractPerturbedScore, exact: AbstractPerturbedScore) -> AbstractPerturbedScore:
-    """The exact score of the same law in the score's standard coordinates and under its process.
-
-    Noise of one size in standard coordinates has different sizes in positions, so the law itself has to be moved.
-    """
-    check_structure(exact.structure, score.structure, name="exact")
-    frames = [_affine(path) for path in (score, exact)]
-    same = jax.tree.map(lambda a, b: bool(jnp.allclose(a, b, rtol=1e-5, atol=1e-6)), *frames)
-    if not all(jax.tree.leaves(same)):
-        density = exact.density if isinstance(exact, PerturbedDensity) else None
-        if not isinstance(density, Gaussian | GaussianMixture):
-            raise ValueError(
-                "`exact` has another `location` and `scale` than `score`, so the two are noised differently. Give it "
-                "those of `score`, or pass perturb(density, process) of a Gaussian or a GaussianMixture."
-            )
-        exact = perturb(_standardised(density, *frames[0]), score.process)
-    return exact.with_process(score.process)
-
-
-def _affine(path: AbstractPerturbedScore) -> tuple[Position, Position]:
-    """Location and scale of a path's frame, as trees like a position."""
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), path.structure)
-    location = zeros if path.frame.location is None else path.frame.location
-    return location, jax.tree.map(jnp.ones_like, zeros) if path.frame.scale is None else path.frame.scale
-
-
-def _standardised(density: Gaussian | GaussianMixture, location: Position, scale: Position) -> AbstractExactDensity:
-    """The law of ``(X - location) / scale``, in double precision until the last step."""
-    if isinstance(density, Gaussian) and density.axes is None:
-        mean = jax.tree.map(lambda m, x, s: (m - x) / s, density.mean, location, scale)
-        return Gaussian(mean, jax.tree.map(lambda v, s: v / s**2, density.variances, scale))
-    location, scale = np.asarray(location, np.float64), np.asarray(scale, np.float64)
-    variances = np.asarray(density.variances, np.float64)
-    covariances: np.ndarray = variances / scale**2
-    if density.axes is not None:
-        axes = np.asarray(density.axes, np.float64) / scale[:, None]
-        covariances = (axes * variances[..., None, :]) @ np.swapaxes(axes, -1, -2)
-    if isinstance(density, Gaussian):
-        return Gaussian(
-            jnp.asarray((np.asarray(density.mean) - location) / scale, density.variances.dtype), covariances
-        )
-    means = jnp.asarray((np.asarray(density.means) - location) / scale, density.means.dtype)
-    return GaussianMixture(jnp.exp(density.log_weights), means, covariances)
 
 
 def _ode_sde_gap(score: AbstractPerturbedScore, key: Array) -> Distance:
