@@ -158,13 +158,14 @@ def sampling_budget(
     exact score s and denoiser D at time t, and the sampler's own at the start t_k of the step, a step costs
 
     * with the score frozen (``solver="exponential-integrator"``):
-      ``integral of sigma_t^2 E|s_t(z_t) - shat_k(z_k)|^2 dlambda`` (Chen et al. 2023, arXiv 2209.11215, section 5.2);
+      ``integral of sigma_t^2 E|s_t(z_t) - shat_k(z_k)|^2 dlambda`` (Chen et al. 2023, arXiv 2209.11215, proof of
+      theorem 2);
     * with the denoiser frozen (``solver="ddpm"``): ``integral of exp(2 lambda) E|D_t(z_t) - Dhat_k(z_k)|^2 dlambda``.
 
     The pairs (z_t, z_k) are those of the forward process, data with noise added, so the expectations are means over
     the data. The total is the sum over steps and ``KL(p_start || start)``. It splits into what the steps cost an exact
     score, ``E|s_t - s_k|^2``, and the score's error at t_k, ``E|s_k - shat_k|^2``. For the denoiser ``D_k`` is the mean
-    of ``D_t`` given z_k, and nothing else remains (Benton et al. 2024, arXiv 2308.03686, section 3, use the same
+    of ``D_t`` given z_k, and nothing else remains (Benton et al. 2024, arXiv 2308.03686, use the same
     martingale); for the score that holds only while alpha is constant, and the cross term is reported by itself.
 
     A Gaussian or mixture made by [`perturb`][scoresample.perturb] is its own exact score: the data must be draws of it.
