@@ -88,11 +88,11 @@ def step_squares(
     Returns:
         The squares, and what they count.
     """
-    rows, weights = _rows_and_weights(score, levels, frozen)
+    columns, weights = _columns_and_weights(score, levels, frozen)
     dtype = jnp.result_type(*jax.tree.leaves(points))
-    on_device = _Rows(*(jnp.asarray(column, dtype) for column in rows))
+    rows = _Rows(*(jnp.asarray(column, dtype) for column in columns))
     keys = jax.random.split(key, len(levels.t) - 1)
-    found = _measure(score, exact, points, numbered(points), on_device, keys, frozen == "denoiser", losses)
+    found = _measure(score, exact, points, numbered(points), rows, keys, frozen == "denoiser", losses)
     return StepSquares(*(np.asarray(value, np.float64) for value in found)), weights
 
 
@@ -128,8 +128,10 @@ def _logdensities(density: PerturbedDensity, z: Position, t: Array) -> Array:
     return jax.vmap(density.standard_logdensity, in_axes=(0, None))(z, t)
 
 
-def _rows_and_weights(score: AbstractPerturbedScore, levels: Levels, frozen: Frozen) -> tuple[_Rows, StepWeights]:
-    """Nodes by Gauss-Legendre in the log-SNR, and weights, in float64."""
+def _columns_and_weights(
+    score: AbstractPerturbedScore, levels: Levels, frozen: Frozen
+) -> tuple[tuple[np.ndarray, ...], StepWeights]:
+    """The columns of `_Rows`, with nodes by Gauss-Legendre in the log-SNR, and weights, in float64."""
     h = np.diff(levels.log_snr)
     number = int(np.clip(np.ceil(_FEWEST_NODES + 2 * (h.max() - 1)), _FEWEST_NODES, _MOST_NODES))
     nodes, weights = np.polynomial.legendre.leggauss(number)
@@ -145,17 +147,9 @@ def _rows_and_weights(score: AbstractPerturbedScore, levels: Levels, frozen: Fro
     else:
         fisher, interaction = whole, 2 * np.sum(weight * (first_alpha[:, None] / alpha - 1), axis=1)
     first_noise = np.exp(-levels.log_snr[:-1])
-    rows = _Rows(
-        levels.t[:-1],
-        first_alpha,
-        first_noise,
-        t,
-        alpha,
-        here / before,
-        np.sqrt(here * (before - here) / before),
-        weight,
-    )
-    return rows, StepWeights(fisher, interaction, fisher / first_sigma**2)
+    spread = np.sqrt(here * (before - here) / before)
+    columns = (levels.t[:-1], first_alpha, first_noise, t, alpha, here / before, spread, weight)
+    return columns, StepWeights(fisher, interaction, fisher / first_sigma**2)
 
 
 @eqx.filter_jit

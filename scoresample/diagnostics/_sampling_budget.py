@@ -1,7 +1,7 @@
 """How far the draws of a reverse SDE can be from the data: Girsanov's bound, term by term, from data alone."""
 
 import dataclasses
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import jax
 import numpy as np
@@ -226,7 +226,7 @@ def _plan_of(score: AbstractPerturbedScore, sampler: Any) -> tuple[Frozen, str, 
                 f"`sampler` must be a ReverseSDE or a grid, one of {list(get_args(GridName))} or times, got "
                 f"{sampler!r}. A solver's name goes into ReverseSDE(solver=...)."
             )
-        sampler = ReverseSDE(solver="exponential-integrator", grid=sampler)
+        sampler = ReverseSDE(solver="exponential-integrator", grid=cast(GridName, sampler))
     elif isinstance(sampler, np.ndarray | jax.Array | tuple | list):
         sampler = ReverseSDE(solver="exponential-integrator", grid=check_grid(sampler))
     if not isinstance(sampler, ReverseSDE):

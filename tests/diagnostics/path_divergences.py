@@ -1,7 +1,7 @@
 """Exact laws and path divergences of frozen-score and frozen-denoiser sampling, in NumPy's float64.
 
-Nothing here calls the package's numerics. Everything is in the coordinates ``y = z/alpha`` with ``u = (sigma/alpha)^2``:
-the forward process is a Brownian motion with clock u. Variance-preserving processes have ``alpha = (1 + u)^(-1/2)``, the
+Nothing here calls the package's numerics. All is in the coordinates ``y = z/alpha`` with ``u = (sigma/alpha)^2``: the
+forward process is a Brownian motion with clock u. Variance-preserving processes have ``alpha = (1 + u)^(-1/2)``, the
 others ``alpha = 1``.
 """
 
@@ -117,7 +117,7 @@ class Mixture(NamedTuple):
         return float(mean), float(self.weights @ (self.variances + self.means**2) - mean**2)
 
 
-def line(mixture: Mixture, u: float, size: int = 1500) -> tuple[np.ndarray, np.ndarray]:
+def line(mixture: Mixture, u: float, size: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """Points that are dense near the data and reach into the noise, with the weights of the trapezoid rule."""
     mean, variance = mixture.moments()
     width, reach = 3 * np.sqrt(variance), 8 * np.sqrt(variance + u)
@@ -125,14 +125,14 @@ def line(mixture: Mixture, u: float, size: int = 1500) -> tuple[np.ndarray, np.n
     return mean + width * np.sinh(s), width * np.cosh(s) * (s[1] - s[0])
 
 
-def mixture_divergence(truth: Mixture, score: Mixture, levels: np.ndarray, *, frozen: str, preserving: bool) -> float:
-    """KL of the noised truth from the draws, whose density goes from level to level by normal transitions."""
+def mixture_divergence(truth: Mixture, score: Mixture, levels: np.ndarray, *, frozen: str) -> float:
+    """KL of the noised truth from the draws, whose density goes by normal transitions; alpha is constant."""
     y, dy = line(truth, levels[0])
     mean, variance = score.moments()
     density = _normal(y - mean, variance + levels[0])
     for u, u_next in pairwise(levels):
         values = score.noised(y, u)[1]
-        c = drift(u, u_next, frozen=frozen, preserving=preserving)
+        c = drift(u, u_next, frozen=frozen, preserving=False)
         kernel = _normal(y[:, None] - (y + c * values)[None], spread(u, u_next, frozen=frozen))
         density = kernel @ (density * dy)
     assert abs(density @ dy - 1) < 1e-3

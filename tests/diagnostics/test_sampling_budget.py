@@ -9,7 +9,7 @@ import pytest
 from jaxtyping import Array
 
 import scoresample as ss
-from scoresample.paths import noise_levels
+from scoresample.paths import GridName, noise_levels
 from tests.diagnostics.made_draws import made_draws
 from tests.diagnostics.path_divergences import (
     Law,
@@ -33,7 +33,7 @@ class Case(NamedTuple):
     num_steps: int
     process: str
     frozen: str
-    grid: str
+    grid: GridName
     score: str
 
     @property
@@ -82,9 +82,9 @@ def divergences(case: Case, generator: np.random.Generator, key: Array) -> tuple
         )
     elif case.score == "scaled":
         law = truth._replace(factor=generator.uniform(0.8, 1.2))
-        ends = tuple(float(end) for end in exact.log_snr_range)
+        low, high = (float(end) for end in exact.log_snr_range)
         args = (exact, jnp.asarray(law.factor, jnp.float32))
-        path = ss.PerturbedScore(scaled_score, process, structure=exact.structure, args=args, log_snr_range=ends)
+        path = ss.PerturbedScore(scaled_score, process, structure=exact.structure, args=args, log_snr_range=(low, high))
         variances = np.ones(case.dimension)
     data = generator.multivariate_normal(truth.mean, truth.covariance, size=1024)
     known = None if case.score == "exact" else exact
@@ -114,27 +114,43 @@ def test_the_total_is_the_divergence_of_the_paths_and_bounds_that_of_the_draws(c
         assert (budget.score_error == 0) == (case.score == "exact")
 
 
-# Levels end where the draws' density is still smooth on the grid of the quadrature.
+def mixture_path(mixture: Mixture) -> ss.AbstractPerturbedScore:
+    density = ss.GaussianMixture(mixture.weights, mixture.means[:, None], mixture.variances[:, None])
+    return ss.perturb(density, ss.VE(0.01, 30.0))
+
+
+def random_mixture(generator: np.random.Generator) -> Mixture:
+    weights, means = generator.dirichlet([3.0, 3.0]), generator.normal(size=2) * 1.5
+    return Mixture(weights, means, generator.uniform(0.05, 0.4, size=2))
+
+
+# The levels end where the density of the draws is still smooth on the grid of the quadrature.
+TIMES = tuple(np.linspace(0.9, 0.3, 16))
+
+
 @pytest.mark.parametrize("frozen", ["score", "denoiser"])
 @pytest.mark.parametrize("seed", range(3))
 def test_mixtures_are_bounded_too(frozen: str, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    truth = Mixture(
-        generator.dirichlet([3.0, 3.0]), generator.normal(size=2) * 1.5, generator.uniform(0.05, 0.4, size=2)
-    )
-    process, times = ss.VE(0.01, 30.0), tuple(np.linspace(0.9, 0.3, 16))
-    path = ss.perturb(ss.GaussianMixture(truth.weights, truth.means[:, None], truth.variances[:, None]), process)
+    truth = random_mixture(generator)
+    wrong = truth._replace(weights=truth.weights[::-1], means=truth.means + 0.1)
+    exact, key = mixture_path(truth), jax.random.key(seed)
     which = generator.choice(2, size=1024, p=truth.weights)
     data = (truth.means[which] + np.sqrt(truth.variances[which]) * generator.normal(size=1024))[:, None]
-    sampler = ss.ReverseSDE(solver=SOLVERS[frozen], grid=times)
-    budget = ss.sampling_budget(path, sampler, data, key=jax.random.key(seed))
-    levels = np.exp(-2 * noise_levels(path, 1, times).log_snr)
-    divergence = mixture_divergence(truth, truth, levels, frozen=frozen, preserving=False)
+    sampler = ss.ReverseSDE(solver=SOLVERS[frozen], grid=TIMES)
+    levels = np.exp(-2 * noise_levels(exact, 1, TIMES).log_snr)
+
+    budget = ss.sampling_budget(exact, sampler, data, key=key)
+    divergence = mixture_divergence(truth, truth, levels, frozen=frozen)
     of_paths = mixture_path_divergence(truth, levels, frozen=frozen)
     assert 0 < divergence < of_paths
     assert budget.total + 3 * budget.total_se >= divergence
     assert budget.total >= 0.9 * of_paths
     assert abs(budget.total - of_paths) < 5 * budget.total_se
+
+    worse = ss.sampling_budget(mixture_path(wrong), sampler, data, key=key, exact=exact)
+    assert worse.discretisation == pytest.approx(budget.discretisation, rel=1e-3)
+    assert worse.total + 3 * worse.total_se >= mixture_divergence(truth, wrong, levels, frozen=frozen)
 
 
 def test_the_bound_loosens_with_the_number_of_steps() -> None:
@@ -222,8 +238,8 @@ def test_trees_frames_and_draws_in_either_precision(precision: jnp.dtype) -> Non
     table = budget.table
     assert list(table.columns)[:3] == ["t", "t_next", "noise"]
     assert len(table) == 20
-    assert table["discretisation"].sum() == pytest.approx(budget.discretisation, rel=1e-9)
-    assert np.all(np.diff(table["noise"]) < 0)
+    assert np.sum(budget.step_discretisation) == pytest.approx(budget.discretisation, rel=1e-9)
+    assert np.all(np.diff(budget.noise) < 0)
     assert budget.last_noise == pytest.approx(0.002, rel=0.1)
 
 
