@@ -136,7 +136,7 @@ class SamplingBudget:
     def __str__(self) -> str:
         """The terms and what they mean, for a terminal."""
         heading = (
-            f"Budget of {self.sampler}, {self.num_steps} steps with the {self.frozen} frozen, on {self.num_points} "
+            f"Budget of {self.sampler}, {self.num_steps} steps with the {self.frozen} frozen, on {self.num_points:,} "
             f"draws in {self.dimension} dimension{'' if self.dimension == 1 else 's'}"
         )
         return "\n".join([heading, "", self.terms.to_string(float_format=lambda x: f"{x:.3g}"), "", self.meaning])
