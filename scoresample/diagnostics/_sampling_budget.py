@@ -95,7 +95,10 @@ class SamplingBudget:
 
     @property
     def terms(self) -> pd.DataFrame:
-        """The terms and their standard errors in nats, one row each; an interaction that is zero is left out."""
+        """The terms and their standard errors in nats, one row each, as they are shown.
+
+        An interaction that is zero is left out, and a start that chance took below zero is zero.
+        """
         names = {
             "start": "start",
             "discretisation": "discretisation",
@@ -106,6 +109,7 @@ class SamplingBudget:
         if self.interaction == 0:
             del names["interaction"]
         rows = {words: (getattr(self, name), getattr(self, f"{name}_se")) for words, name in names.items()}
+        rows["start"] = (max(self.start, 0.0), self.start_se)
         return pd.DataFrame.from_dict(rows, orient="index", columns=["nats", "se"])
 
     @property

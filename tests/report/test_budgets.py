@@ -67,7 +67,7 @@ def test_without_budgets_nothing_changes() -> None:
     assert "kl_at_most" not in bare.table
     for text in (str(bare), bare.to_html()):
         assert "Sampling budgets" not in text
-        assert "KL" not in text
+        assert "KL at most" not in text
     assert bare.verdicts == with_one.verdicts
     shared = with_one.table[bare.table.columns]
     assert shared.equals(bare.table)
