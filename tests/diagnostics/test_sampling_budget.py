@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -248,6 +249,27 @@ def test_a_score_that_is_not_finite_leaves_no_finite_bound() -> None:
     budget = ss.sampling_budget(normal_network(np.nan), NORMAL, normal_data(), key=jax.random.key(0), exact=exact)
     assert budget.total == np.inf
     assert budget.total_variation == 1.0
+
+
+def test_a_single_point_as_data() -> None:
+    """Every denoiser that answers with the point is exact: a frozen denoiser then costs nothing."""
+    point = ss.PerturbedScore(lambda z, t: 0 * z, ss.OU(), prediction="denoised", structure=jnp.zeros(1))
+    settings: dict[str, Any] = {"key": jax.random.key(0), "exact": point}
+    denoiser, score = (
+        ss.sampling_budget(point, ss.ReverseSDE(num_steps=20, solver=solver), np.zeros((100, 1)), **settings)
+        for solver in (SOLVERS["denoiser"], SOLVERS["score"])
+    )
+    assert denoiser.discretisation < 1e-6
+    assert score.discretisation > 0.1
+    assert np.isfinite(denoiser.noise).all()
+
+
+def test_a_retrained_score_compiles_nothing(compilations: Any) -> None:
+    first, data, key = normal_network(), normal_data(), jax.random.key(0)
+    second = eqx.tree_at(lambda path: path.args[0], first, jnp.asarray(1.1))
+    ss.sampling_budget(first, NORMAL, data, key=key)
+    with compilations.none_expected():
+        ss.sampling_budget(second, NORMAL, data, key=key)
 
 
 def test_a_grid_stands_for_the_exponential_integrator() -> None:
