@@ -29,6 +29,8 @@ from scoresample.diagnostics._null import energy_distance_to_reference as energy
 from scoresample.diagnostics._null import sliced_wasserstein_to_reference as sliced_wasserstein_to_reference
 from scoresample.diagnostics._quantities import coordinates as coordinates
 from scoresample.diagnostics._quantities import quantities as quantities
+from scoresample.diagnostics._sampling_budget import SamplingBudget as SamplingBudget
+from scoresample.diagnostics._sampling_budget import sampling_budget as sampling_budget
 from scoresample.diagnostics._score_health import ScoreHealth as ScoreHealth
 from scoresample.diagnostics._score_health import score_health as score_health
 from scoresample.diagnostics._warm_start import WarmStart as WarmStart

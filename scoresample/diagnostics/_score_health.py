@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Array, ArrayLike
 
 from scoresample.checks import Check, asymmetry
-from scoresample.diagnostics._clean_points import clean_points
+from scoresample.diagnostics._exact_score import check_perturbed, in_coordinates_of
 from scoresample.diagnostics._null import Distance, sliced_wasserstein_to_reference
 from scoresample.diagnostics._quantities import coordinates
 from scoresample.diagnostics._score_checks import score_checks
@@ -19,18 +19,15 @@ from scoresample.inference import sample
 from scoresample.paths import (
     AbstractPerturbedScore,
     Levels,
-    PerturbedDensity,
     PerturbedEnergy,
     PerturbedScore,
     ReclockedScore,
     TrainingRecord,
-    check_concrete,
     levels_at,
     noise_levels,
-    perturb,
 )
 from scoresample.samplers import ProbabilityFlowODE, ReverseSDE
-from scoresample.scores import AbstractExactDensity, Gaussian, GaussianMixture, Position, check_structure
+from scoresample.scores import Position
 
 _NUM_LEVELS = 8
 _NUM_DRAWS = 1000
@@ -176,18 +173,10 @@ def score_health(
         >>> [check.name for check in health.checks if not check.passed]
         []
     """
-    for name, path in (("score", score), ("exact", exact)):
-        if not (isinstance(path, AbstractPerturbedScore) or (name == "exact" and path is None)):
-            raise TypeError(
-                f"`{name}` must be a perturbed score, got {type(path).__name__}. Make one with fit_score(draws), "
-                "PerturbedScore(network, process) or perturb(density, process)."
-            )
-    check_concrete(score)
-    if score.condition_axes() is not None:
-        raise ValueError("`score` holds a condition for each particle. Measure it under one condition at a time.")
+    check_perturbed(score, exact)
     key_data, key_noise, key_asymmetry, key_sampling = jax.random.split(key, 4)
     points = clean_points(score, data, num_points, key_data)
-    truth = None if exact is None else _in_coordinates_of(score, exact)
+    truth = None if exact is None else in_coordinates_of(score, exact)
     ladder = _ladder(score, levels)
     found, noised = measured_squares(score, truth, points, ladder, key_noise)
     level_keys = jax.random.split(key_asymmetry, len(ladder.t))
@@ -216,51 +205,6 @@ def _ladder(score: AbstractPerturbedScore, levels: Any) -> Levels:
             f"{times[-1]:.6g}."
         )
     return levels_at(score, log_snr)
-
-
-def _in_coordinates_of(score: AbstractPerturbedScore, exact: AbstractPerturbedScore) -> AbstractPerturbedScore:
-    """The exact score of the same law in the score's standard coordinates and under its process.
-
-    Noise of one size in standard coordinates has different sizes in positions, so the law itself has to be moved.
-    """
-    check_structure(exact.structure, score.structure, name="exact")
-    frames = [_affine(path) for path in (score, exact)]
-    same = jax.tree.map(lambda a, b: bool(jnp.allclose(a, b, rtol=1e-5, atol=1e-6)), *frames)
-    if not all(jax.tree.leaves(same)):
-        density = exact.density if isinstance(exact, PerturbedDensity) else None
-        if not isinstance(density, Gaussian | GaussianMixture):
-            raise ValueError(
-                "`exact` has another `location` and `scale` than `score`, so the two are noised differently. Give it "
-                "those of `score`, or pass perturb(density, process) of a Gaussian or a GaussianMixture."
-            )
-        exact = perturb(_standardised(density, *frames[0]), score.process)
-    return exact.with_process(score.process)
-
-
-def _affine(path: AbstractPerturbedScore) -> tuple[Position, Position]:
-    """Location and scale of a path's frame, as trees like a position."""
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), path.structure)
-    location = zeros if path.frame.location is None else path.frame.location
-    return location, jax.tree.map(jnp.ones_like, zeros) if path.frame.scale is None else path.frame.scale
-
-
-def _standardised(density: Gaussian | GaussianMixture, location: Position, scale: Position) -> AbstractExactDensity:
-    """The law of ``(X - location) / scale``, in double precision until the last step."""
-    if isinstance(density, Gaussian) and density.axes is None:
-        mean = jax.tree.map(lambda m, x, s: (m - x) / s, density.mean, location, scale)
-        return Gaussian(mean, jax.tree.map(lambda v, s: v / s**2, density.variances, scale))
-    location, scale = np.asarray(location, np.float64), np.asarray(scale, np.float64)
-    variances = np.asarray(density.variances, np.float64)
-    covariances: np.ndarray = variances / scale**2
-    if density.axes is not None:
-        axes = np.asarray(density.axes, np.float64) / scale[:, None]
-        covariances = (axes * variances[..., None, :]) @ np.swapaxes(axes, -1, -2)
-    if isinstance(density, Gaussian):
-        return Gaussian(
-            jnp.asarray((np.asarray(density.mean) - location) / scale, density.variances.dtype), covariances
-        )
-    means = jnp.asarray((np.asarray(density.means) - location) / scale, density.means.dtype)
-    return GaussianMixture(jnp.exp(density.log_weights), means, covariances)
 
 
 def _ode_sde_gap(score: AbstractPerturbedScore, key: Array) -> Distance:

@@ -13,7 +13,7 @@ from scoresample.scores import Position, random_like
 
 _BLOCK = 256
 """Points measured at once, which bounds the memory."""
-_MOST_CENTRES = 1024
+MOST_CENTRES = 1024
 """Held-out points behind the score of their own noised empirical measure."""
 LARGEST_EXACT = 16
 """Dimension up to which the divergence is an exact trace."""
@@ -68,11 +68,9 @@ def measured_squares(
     number = jax.tree.leaves(points)[0].shape[0]
     rows = np.arange(-(-number // _BLOCK) * _BLOCK) if number > _BLOCK else np.arange(number)
     padded = jax.tree.map(lambda x: x[rows % number], points)
-    # Copies of a point, as of a chain that did not move, must not count as other points.
-    _, alike = np.unique(np.asarray(as_matrix(points)), axis=0, return_inverse=True)
     keys = jax.random.split(key, (len(ladder.t), 2))
     dtype = jnp.result_type(*jax.tree.leaves(points))
-    found, noised = _measure(score, exact, padded, points, jnp.asarray(alike), keys, jnp.asarray(ladder.t, dtype))
+    found, noised = _measure(score, exact, padded, points, numbered(points), keys, jnp.asarray(ladder.t, dtype))
     return Measured(*(np.asarray(value, np.float64)[:, :number] for value in found)), noised
 
 
@@ -91,7 +89,7 @@ def _measure(
     block = min(number, _BLOCK)
     mean = jax.tree.map(lambda x: jnp.mean(x, axis=0), points)
     variance = jax.tree.map(lambda x: jnp.var(x, axis=0), points)
-    centres = as_matrix(jax.tree.map(lambda x: x[:_MOST_CENTRES], points))
+    centres = as_matrix(jax.tree.map(lambda x: x[:MOST_CENTRES], points))
 
     def level(inputs: tuple[Array, Array]) -> tuple[tuple[Array, ...], Position]:
         (key_noise, key_probes), t = inputs
@@ -112,7 +110,7 @@ def _measure(
                 _mean_square(jax.tree.map(lambda s, e: sigma * s + e, s, e)),
                 _mean_square(jax.tree.map(jnp.subtract, e, average)),
                 _mean_square(jax.tree.map(lambda s, e: sigma * s + e, normal, e)),
-                _empirical_loss(as_matrix(z), as_matrix(e), centres, own, alike[:_MOST_CENTRES], alpha, sigma),
+                empirical_loss(as_matrix(z), as_matrix(e), centres, own, alike[:MOST_CENTRES], alpha, sigma),
                 _mean_square(scaled),
             )
 
@@ -153,7 +151,7 @@ def _fokker_planck(score: AbstractPerturbedScore, z: Position, t: Array, key: Ar
     return jax.tree.reduce(jnp.add, product) / size, jax.tree.reduce(jnp.add, square) / size, value
 
 
-def _empirical_loss(
+def empirical_loss(
     z: Array, noise: Array, centres: Array, own: Array, others: Array, alpha: Array, sigma: Array
 ) -> Array:
     """The loss of the noised empirical measure of all centres but the point itself: ``E[z_0 | z]`` is their softmax."""
@@ -161,6 +159,12 @@ def _empirical_loss(
     log_weights = jnp.where(others == own[:, None], -jnp.inf, -squares / (2 * sigma**2))
     clean = jax.nn.softmax(log_weights, axis=1) @ centres
     return jnp.mean((noise - (z - alpha * clean) / sigma) ** 2, axis=1)
+
+
+def numbered(points: Position) -> Array:
+    """A number for each point, the same for copies: those of a chain that did not move are no other points."""
+    _, alike = np.unique(np.asarray(as_matrix(points)), axis=0, return_inverse=True)
+    return jnp.asarray(alike)
 
 
 def as_matrix(tree: Position) -> Array:

@@ -36,6 +36,7 @@ from scoresample.paths._perturbed import TimeInput as TimeInput
 from scoresample.paths._perturbed import denoise_particles as denoise_particles
 from scoresample.paths._perturbed import perturb as perturb
 from scoresample.paths._perturbed import start_log_snr as start_log_snr
+from scoresample.paths._perturbed import tweedie as tweedie
 from scoresample.paths._process import EDM as EDM
 from scoresample.paths._process import OU as OU
 from scoresample.paths._process import VE as VE

@@ -171,7 +171,7 @@ def _exponential_times(start: float, end: float, num_steps: int) -> np.ndarray:
         before = int(np.ceil((start - 1) / kappa)) if start > 1 else 0
         here = start - kappa * before
         steps = np.arange(num_steps + 1)
-        after = here * (1 - kappa) ** np.maximum(steps - before, 0) if here > 0 else np.full(steps.size, here)
+        after = here * max(1 - kappa, 0.0) ** np.maximum(steps - before, 0) if here > 0 else np.full(steps.size, here)
         return np.where(steps <= before, start - kappa * steps, after)
 
     low, high = 0.0, 1.0 if start < 1 else start

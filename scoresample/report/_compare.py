@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 
 from scoresample.checks import Check
-from scoresample.diagnostics import ModeWeights, ScoreHealth
+from scoresample.diagnostics import ModeWeights, SamplingBudget, ScoreHealth
 from scoresample.inference import Draws
 from scoresample.report._against import distrust, reference_checks, unverified_check
+from scoresample.report._budgets import BUDGET_COLUMNS, budget_cells
 from scoresample.report._comparison import Comparison
-from scoresample.report._doors import expected_mode_weights, mode_positions, validated_runs, validated_scores
+from scoresample.report._doors import (
+    expected_mode_weights,
+    mode_positions,
+    validated_budgets,
+    validated_runs,
+    validated_scores,
+)
 from scoresample.report._format import counted, listed
 from scoresample.report._internal import internal_checks
 from scoresample.report._mode_check import mode_check
@@ -26,6 +33,7 @@ def compare(
     modes: Any = None,
     mode_weights: Any = None,
     scores: Mapping[str, ScoreHealth] | None = None,
+    budgets: Mapping[str, SamplingBudget] | None = None,
     title: str | None = None,
     notes: Sequence[str] = (),
     seed: int = 0,
@@ -54,6 +62,8 @@ def compare(
             the reference too. Without them the others are held against the reference's.
         scores: what [`score_health`][scoresample.score_health] found about the scores behind the runs, by name. They
             are shown with checks of their own, which no verdict on a run depends on.
+        budgets: what [`sampling_budget`][scoresample.sampling_budget] found about the samplers behind runs, by name of
+            the run. They are shown beside the measured distances, and no verdict depends on them.
         title: heading of the report.
         notes: sentences to show with it.
         seed: seed of every subsample, projection and split; the same seed gives the same report.
@@ -62,8 +72,8 @@ def compare(
         A `Comparison`.
 
     Raises:
-        TypeError: if `results` is not a mapping of names to `Draws`, `reference` is neither, or `scores` is not one of
-            names to `ScoreHealth`.
+        TypeError: if `results` is not a mapping of names to `Draws`, `reference` is neither, `scores` is not one of
+            names to `ScoreHealth`, or `budgets` not one to `SamplingBudget`.
         ValueError: if there are no results, a name is unknown, runs have different coordinates, or modes and their
             weights do not fit.
 
@@ -76,7 +86,7 @@ def compare(
         'use'
     """
     results, reference_name, changes = validated_runs(results, reference)
-    learned = validated_scores(scores)
+    learned, known_budgets = validated_scores(scores), validated_budgets(budgets, results)
     centres = None if modes is None else mode_positions(modes, next(iter(results.values())))
     runs = {name: run_statistics(name, draws, modes=centres, seed=seed) for name, draws in results.items()}
     expected = expected_mode_weights(centres, mode_weights, runs, reference_name)
@@ -104,17 +114,21 @@ def compare(
             against += unverified_check(run, why)
         verdicts[name] = form_verdict([*own[name], *against])
 
+    rows = {
+        name: table_row(run, deviations.get(name)) | budget_cells(known_budgets.get(name)) for name, run in runs.items()
+    }
     return Comparison(
         title=title or f"Comparison of {listed(list(results), 6)}",
         reference=reference_name,
         verdicts=verdicts,
-        table=build_table({name: table_row(run, deviations.get(name)) for name, run in runs.items()}),
+        table=build_table(rows, BUDGET_COLUMNS if known_budgets else ()),
         notes=(*notes, *changes, *_notes(runs, deviations, reference_name, trusted, centres, expected)),
         runs=runs,
         deviations=deviations,
         modes=centres,
         expected_modes=expected,
         scores=learned,
+        budgets=known_budgets,
         seed=seed,
     )
 

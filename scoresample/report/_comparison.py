@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from scoresample.checks import Check
-from scoresample.diagnostics import ModeWeights, ScoreHealth
+from scoresample.diagnostics import ModeWeights, SamplingBudget, ScoreHealth
+from scoresample.report._budgets import BUDGET_COLUMNS, budget_content
 from scoresample.report._statistics import Deviation, RunStatistics
 from scoresample.report._table import NO_BREAK, shown, shown_columns
 from scoresample.report._verdict import Verdict, form_verdict
@@ -34,6 +35,7 @@ class Comparison:
         modes: the modes' positions, shape (modes, dimension), or None.
         expected_modes: weights that the modes should have, with standard errors where a reference gave them.
         scores: what was found about the scores behind the runs, by name.
+        budgets: bounds on the divergence of the data from the draws, by name of the run.
         seed: seed of every subsample, projection and split.
     """
 
@@ -47,6 +49,7 @@ class Comparison:
     modes: np.ndarray | None = field(default=None)
     expected_modes: np.ndarray | ModeWeights | None = field(default=None)
     scores: dict[str, ScoreHealth] = field(default_factory=dict)
+    budgets: dict[str, SamplingBudget] = field(default_factory=dict)
     seed: int = 0
 
     @property
@@ -72,6 +75,10 @@ class Comparison:
             lines += _text_verdict(name, verdict)
             lines += [] if health.record is None else [f"  Training: {health.record}"]
             lines += ["", health.levels_text(), ""]
+        if self.budgets:
+            lines += ["", "Sampling budgets", "----------------"]
+        for name, budget in self.budgets.items():
+            lines += [f"{name}: {budget}", ""]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -81,7 +88,7 @@ class Comparison:
 
         Returns:
             A JSON object with the keys ``title``, ``reference``, ``verdicts``, ``table``, ``modes``, ``scores``,
-            ``notes`` and ``seed``.
+            ``notes`` and ``seed``, and ``budgets`` where there are any.
         """
         content = {
             "title": self.title,
@@ -100,6 +107,8 @@ class Comparison:
             "notes": self.notes,
             "seed": self.seed,
         }
+        if self.budgets:
+            content["budgets"] = {name: budget_content(budget) for name, budget in self.budgets.items()}
         return json.dumps(_plain(content), indent=2, ensure_ascii=False)
 
     def to_html(self) -> str:
@@ -151,7 +160,7 @@ def _text_table(table: pd.DataFrame) -> str:
     """The table with one column a run, so that it fits a terminal."""
     names = [str(name) for name in table.index]
     cells = [["", *names]]
-    for column in shown_columns(table):
+    for column in shown_columns(table, BUDGET_COLUMNS):
         pairs = [shown(table, name, column) for name in names]
         cells.append([column.heading, *(value for value, _ in pairs)])
         if any(below for _, below in pairs):

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from scoresample.diagnostics import ModeWeights, ScoreHealth, coordinates
+from scoresample.diagnostics import ModeWeights, SamplingBudget, ScoreHealth, coordinates
 from scoresample.inference import Draws
 from scoresample.report._coordinates import in_common_coordinates
 from scoresample.report._format import listed
@@ -63,6 +63,25 @@ def validated_scores(scores: Any) -> dict[str, ScoreHealth]:
                 f"`scores` must map names to ScoreHealth, but {came} came. Pass what `score_health` returned."
             )
     return dict(scores)
+
+
+def validated_budgets(budgets: Any, runs: Mapping[str, Draws]) -> dict[str, SamplingBudget]:
+    """The budgets by name of the run; empty if there are none."""
+    if budgets is None:
+        return {}
+    if not isinstance(budgets, Mapping):
+        came = type(budgets).__name__
+        raise TypeError(f"`budgets` must map names of runs to SamplingBudget, but a {came} came: {{'SDE': budget}}.")
+    for name, budget in budgets.items():
+        if not isinstance(name, str) or not isinstance(budget, SamplingBudget):
+            came = f"{type(name).__name__} -> {type(budget).__name__}"
+            raise TypeError(
+                f"`budgets` must map names of runs to SamplingBudget, but {came} came. Pass what `sampling_budget` "
+                "returned."
+            )
+        if name not in runs:
+            raise ValueError(f"`budgets` names {name!r}, but the results are {listed(list(runs), 20)}. Name one.")
+    return dict(budgets)
 
 
 def _layout(draws: Draws) -> str:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from scoresample.report._bars import modes_figure, ranks_figure
+from scoresample.report._budgets import BUDGET_COLUMNS, term_rows
 from scoresample.report._comparison import Comparison
 from scoresample.report._format import human, listed
 from scoresample.report._plots import MAX_MARGINALS, MAX_PAIRED, marginals_figure, pairs_figure
@@ -43,13 +44,14 @@ def render(comparison: Comparison) -> str:
         lstrip_blocks=True,
     )
     environment.filters["human"] = human
-    columns = shown_columns(comparison.table)
+    columns = shown_columns(comparison.table, BUDGET_COLUMNS)
     return environment.get_template("report.html").render(
         comparison=comparison,
         columns=columns,
         cells={name: [shown(comparison.table, name, column) for column in columns] for name in comparison.verdicts},
         figures=_figures(comparison),
         learned=_learned(comparison),
+        terms={name: term_rows(budget) for name, budget in comparison.budgets.items()},
         summaries={name: _summary(run) for name, run in comparison.runs.items()},
         settings={name: _settings(run) for name, run in comparison.runs.items()},
     )

@@ -116,28 +116,31 @@ def table_row(run: RunStatistics, deviation: Deviation | None) -> dict[str, obje
     return row
 
 
-def build_table(rows: dict[str, dict[str, object]]) -> pd.DataFrame:
+def build_table(rows: dict[str, dict[str, object]], further: tuple[Column, ...] = ()) -> pd.DataFrame:
     """All rows as one table, with every column of `COLUMNS` and those shown below them.
 
     Arguments:
         rows: what `table_row` gave, by name of the run.
+        further: columns to add.
     """
     names: list[str] = []
-    for column in COLUMNS:
+    for column in (*COLUMNS, *further):
         names += [column.name, *_fields(column)]
     table = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=names)
     table.index.name = "run"
     return table
 
 
-def shown_columns(table: pd.DataFrame) -> list[Column]:
+def shown_columns(table: pd.DataFrame, further: tuple[Column, ...] = ()) -> list[Column]:
     """The columns that hold anything at all.
 
     Arguments:
         table: what `build_table` gave.
+        further: columns that may have been added.
     """
     rows = table.to_dict(orient="index").values()
-    return [column for column in COLUMNS if any(_written(row[column.name], 3) != NOTHING for row in rows)]
+    known = [column for column in (*COLUMNS, *further) if column.name in table]
+    return [column for column in known if any(_written(row[column.name], 3) != NOTHING for row in rows)]
 
 
 def shown(table: pd.DataFrame, run: str, column: Column) -> tuple[str, str]:

@@ -27,6 +27,8 @@ PlannedGrid = Literal["adapted", "exponential", "log-snr"]
 """Ladders that plans know bounds for."""
 
 _MOST_STEPS = 10_000_000
+_TRIAL_STEPS = 512
+"""At which the shares are compared."""
 _START_SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Of the error, given to the start: the best of them is taken."""
 _SMALLEST_SCALE = 0.03
@@ -268,25 +270,13 @@ def plan(
         raise ValueError(
             f"`delta`: the path ends at sigma/alpha = {least:.3g}, so at least {least**2:.3g}, got {delta}."
         )
-    best: tuple[np.ndarray, int] | None = None
-    lengths: dict[str, int | None] = {}
-    for name in get_args(PlannedGrid):
-        found = [
-            _shortest(variances, min(noisiest, _start_for(variances, share * error)), end, error, score_error, name)
-            for share in _START_SHARES
-        ]
-        ladders = [ladder for ladder in found if ladder is not None]
-        shortest = min(ladders, key=len) if ladders else None
-        lengths[name] = None if shortest is None else shortest.size - 1
-        if name == grid and shortest is not None:
-            best = shortest, shortest.size - 1
-    if best is None:
+    ladders = {name: _shortest(variances, noisiest, end, error, score_error, name) for name in get_args(PlannedGrid)}
+    noise = ladders.pop(grid)
+    if noise is None:
         raise ValueError(_why_not(variances, noisiest, end, error, score_error))
-    noise = best[0]
-    curvature = _curvature(lipschitz)
     langevin = None
     if log_sobolev is not None:
-        langevin = langevin_plan(variances.size, log_sobolev, error, noise[0], noise[-1], curvature)
+        langevin = langevin_plan(variances.size, log_sobolev, error, noise[0], noise[-1], _curvature(lipschitz))
     return SamplingPlan(
         dimension=variances.size,
         variances=variances,
@@ -297,7 +287,7 @@ def plan(
         start=start_bound(variances, noise[0]),
         discretisation=discretisation_bound(variances, noise),
         score=score_bound(score_error, variances.size, noise),
-        steps_by_grid={name: steps for name, steps in lengths.items() if name != grid},
+        steps_by_grid={name: None if ladder is None else ladder.size - 1 for name, ladder in ladders.items()},
         log_sobolev=log_sobolev,
         lipschitz=lipschitz,
         langevin=langevin,
@@ -367,18 +357,23 @@ def _ladder(variances: np.ndarray, start: float, end: float, num_steps: int, gri
 
 
 def _shortest(
-    variances: np.ndarray, start: float, end: float, error: float, score_error: float, grid: str
+    variances: np.ndarray, noisiest: float, end: float, error: float, score_error: float, grid: str
 ) -> np.ndarray | None:
-    """The ladder of fewest steps between two levels whose whole bound is at most `error`, or None."""
-    fixed = start_bound(variances, start)
-    if start <= end or fixed >= error:
-        return None
+    """The ladder of fewest steps, over the shares of the error that the start may take, or None if there is none."""
 
-    def bound(num_steps: int) -> float:
-        noise = _ladder(variances, start, end, num_steps, grid)
+    def remaining(noise: np.ndarray) -> float:
         return discretisation_bound(variances, noise) + score_bound(score_error, variances.size, noise)
 
-    steps = fewest_steps(bound, error - fixed, _MOST_STEPS)
+    starts = {min(noisiest, _start_for(variances, share * error)) for share in _START_SHARES}
+    found = []
+    for start in sorted(starts):
+        left = error - start_bound(variances, start)
+        if start > end and left > 0:
+            found.append((remaining(_ladder(variances, start, end, _TRIAL_STEPS, grid)) / left, start, left))
+    if not found:
+        return None
+    _, start, left = min(found)
+    steps = fewest_steps(lambda num: remaining(_ladder(variances, start, end, num, grid)), left, _MOST_STEPS)
     return None if steps is None else _ladder(variances, start, end, steps, grid)
 
 

@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+_TRIAL_STEPS = 512
 _FINE = 4001
 """Nodes of the quadrature behind the adapted grid."""
 
 
 def largest_mmse(variances: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """``sum_i v_i s^2/(v_i + s^2)``, the error of the best linear denoiser: an upper bound on that of the best one."""
-    v, s2 = variances[:, None], np.asarray(noise)[None] ** 2
-    return np.sum(v * s2 / (v + s2), axis=0)
+    (v, counts), s2 = np.unique(variances, return_counts=True), np.asarray(noise) ** 2
+    return sum((n * x * s2 / (x + s2) for x, n in zip(v, counts, strict=True)), np.zeros(s2.shape))
 
 
 def start_bound(variances: np.ndarray, noise: float) -> float:
@@ -60,22 +61,30 @@ def adapted_noise(variances: np.ndarray, start: float, end: float, num_steps: in
     """
     log_noise = np.linspace(np.log(start), np.log(end), _FINE)
     s2 = np.exp(2 * log_noise)[None]
-    v = variances[:, None]
-    density = np.sqrt(2 * np.sum((v / (v + s2)) ** 2, axis=0))
+    v, counts = (column[:, None] for column in np.unique(variances, return_counts=True))
+    density = np.sqrt(2 * np.sum(counts * (v / (v + s2)) ** 2, axis=0))
     length = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2 * -np.diff(log_noise))])
     inner = np.interp(np.linspace(0, length[-1], num_steps + 1), length, log_noise)
     return np.exp(np.concatenate([log_noise[:1], inner[1:-1], log_noise[-1:]]))
 
 
 def fewest_steps(bound: Callable[[int], float], most: float, limit: int) -> int | None:
-    """The least number of steps whose bound is at most `most`, or None if more than `limit` are needed."""
-    high = 1
+    """A number of steps whose bound is at most `most`, within half a percent of the least, or None beyond `limit`.
+
+    Bounds fall like 1/N: the first guess takes that literally.
+    """
+    if most <= 0:
+        return None
+    guess = max(int(_TRIAL_STEPS * bound(_TRIAL_STEPS) / most), 1)
+    low, high = 0, min(guess, limit)
     while bound(high) > most:
-        high *= 2
-        if high > limit:
+        if high == limit:
             return None
-    low = high // 2
-    while high - low > 1:
+        low, high = high, min(int(1.3 * high) + 1, limit)
+    low = max(low, int(high / 1.6))
+    while low > 0 and bound(low) <= most:
+        low, high = int(low / 1.6), low
+    while high - low > max(1, high // 200):
         middle = (low + high) // 2
         low, high = (low, middle) if bound(middle) <= most else (middle, high)
     return high
