@@ -128,6 +128,11 @@ def numpyro_posterior() -> DensityScore:
     return from_numpyro(numpyro_model, (jnp.array([0.3, -1.0, 2.5]),))
 
 
+def five(t: Array) -> Array:
+    """A Lipschitz constant for all levels."""
+    return 5.0 + 0.0 * t
+
+
 SCORES: dict[str, Callable[[], AbstractScore]] = {
     "gaussian": gaussian,
     "gaussian of an array": gaussian_array,
@@ -218,6 +223,9 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "tempered": lambda: TemperedPath(Gaussian(jnp.zeros(2), 9.0), mixture(), scale=jnp.array([1.0, 2.0])),
 }
 
+ON_TEMPERED_PATHS = ("TemperedSMC", "AnnealedLangevin with weights")
+"""Names of the samplers that need a tempered path."""
+
 CHAIN_SAMPLERS: dict[str, Callable[[], AbstractSampler]] = {
     "NUTS": lambda: NUTS(max_num_doublings=5),
     "HMC": lambda: HMC(num_integration_steps=4),
@@ -253,7 +261,16 @@ PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler[Any]]] = {
     ),
     "ProbabilityFlowODE with adaptive steps": lambda: ProbabilityFlowODE(solver=diffrax.Tsit5(), rtol=1e-3),
     "PredictorCorrector": lambda: PredictorCorrector(num_steps=6),
+    "PredictorCorrector with Metropolis steps": lambda: PredictorCorrector(
+        num_steps=4, corrector="metropolis", corrector_steps=(1, 2, 1, 2), predictor="exponential-integrator"
+    ),
+    "PredictorCorrector with underdamped steps": lambda: PredictorCorrector(
+        num_steps=4, corrector="underdamped", corrector_steps=2, step_rule="snr", corrector_step_size=0.16
+    ),
     "AnnealedLangevin": lambda: AnnealedLangevin(num_levels=4, steps_per_level=2),
+    "AnnealedLangevin with weights": lambda: AnnealedLangevin(
+        num_levels=4, steps_per_level=2, weights=True, step_rule=five
+    ),
     "TemperedSMC": lambda: TemperedSMC(num_moves=2, num_integration_steps=2),
 }
 

@@ -34,6 +34,7 @@ from scoresample.scores import (
 from scoresample.testing import check_path, check_sampler, check_score
 from tests.cases import (
     CHAIN_SAMPLERS,
+    ON_TEMPERED_PATHS,
     PARTICLE_SAMPLERS,
     PATHS,
     PROCESSES,
@@ -229,7 +230,7 @@ def test_frames_go_there_and_back(name: str) -> None:
 
 def natural_target(name: str) -> AbstractScore | AbstractScorePath:
     """A target of trees for every sampler."""
-    if name == "TemperedSMC":
+    if name in ON_TEMPERED_PATHS:
         return PATHS["tempered density of a tree"]()
     if name in PARTICLE_SAMPLERS:
         return network_path()

@@ -1,7 +1,7 @@
 """Predictor-corrector sampling."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array
 from scoresample.paths import (
     AbstractPerturbedScore,
     Grid,
+    Levels,
     check_grid,
     denoise_particles,
     noise_levels,
@@ -19,8 +20,9 @@ from scoresample.paths import (
 )
 from scoresample.samplers._base import AbstractPathSampler, Plan, add_scaled, dimension_of, scaled
 from scoresample.samplers._corrector_names import CorrectorChoice, resolve_corrector
-from scoresample.samplers._doors import check_at_least, check_path
+from scoresample.samplers._doors import check_at_least, check_one_of, check_path
 from scoresample.samplers._finish import finish
+from scoresample.samplers._frozen_score import ExponentialIntegrator
 from scoresample.samplers._level_step import (
     StepRule,
     check_counts,
@@ -32,6 +34,9 @@ from scoresample.samplers._level_step import (
     repeated,
 )
 from scoresample.scores import Position, random_like
+
+Predictor = Literal["ddpm", "exponential-integrator"]
+"""What a predictor freezes over a step: the denoiser, or the score."""
 
 _LANGEVIN_STEP = 0.2
 """Of unadjusted correctors, relative to 1/L: its bias, a tenth in the stiffest directions, shrinks with the noise."""
@@ -61,9 +66,10 @@ class PredictorState(NamedTuple):
 class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
     """A reverse-time step to the next noise level, then moves at that level that leave its law invariant, or nearly.
 
-    Predictor, exact for a denoiser D frozen over the step (ancestral sampling, DDPM, for `eta` = 1; DDIM for 0), in
-    the coordinates y = z/alpha with s = sigma/alpha, h the step in log-SNR and c = 1 + eta^2:
-    ``y' = exp(-c h) y + (1 - exp(-c h)) D + s' sqrt(1 - exp(-2 eta^2 h)) noise``.
+    Predictor, by default exact for a denoiser D frozen over the step (ancestral sampling, DDPM, for `eta` = 1; DDIM for
+    0), in the coordinates y = z/alpha with s = sigma/alpha, h the step in log-SNR and c = 1 + eta^2:
+    ``y' = exp(-c h) y + (1 - exp(-c h)) D + s' sqrt(1 - exp(-2 eta^2 h)) noise``. Or the exponential integrator of the
+    convergence papers, exact for a frozen score: [`ExponentialIntegrator`][scoresample.ExponentialIntegrator].
     Corrector, `corrector_steps` times with step ``h_t = corrector_step_size / L_t``, by default with
     ``1/L_t = sigma_t^2``; one of
 
@@ -93,6 +99,7 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
             used).
         denoise: end with the posterior mean of the clean point.
         corrector: the corrector.
+        predictor: "ddpm" (the denoiser is frozen over a step) or "exponential-integrator" (the score is).
         step_rule: where ``L_t`` comes from. "noise": ``1/sigma_t^2``. "jacobian": power iteration on the score's
             Jacobian at 32 of the particles. "snr": instead of it ``h_t = 2 (corrector_step_size |noise| / |s|)^2``, the
             signal-to-noise rule of Song et al.; keep the relative step near 0.16. Or a function t -> L.
@@ -123,6 +130,7 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
     denoise: bool = eqx.field(static=True, default=True)
     corrector: CorrectorChoice = "langevin"
     step_rule: StepRule = "noise"
+    predictor: Predictor = eqx.field(static=True, default="ddpm")
 
     def __check_init__(self) -> None:
         """Check the settings."""
@@ -130,6 +138,7 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
         check_counts("corrector_steps", self.corrector_steps)
         check_grid(self.grid)
         check_step_rule(self.step_rule)
+        check_one_of(get_args(Predictor), predictor=self.predictor)
         most = resolve_corrector(self.corrector).most_relative_step
         check_relative_steps("corrector_step_size", self.corrector_step_size, most)
         if not 0 <= self.eta <= 1:
@@ -142,24 +151,33 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
         corrector = resolve_corrector(self.corrector)
         corrector.check(path)
         levels = noise_levels(path, self.num_steps, self.grid)
-        h = np.diff(levels.log_snr)
-        decay = (1 + self.eta**2) * h
+        keep, pull, spread = self._predictor(path, levels)
+        num_steps = spread.size
         relative = self.corrector_step_size
         if relative is None:
             relative = corrector.relative_step(dimension_of(path.structure), _LANGEVIN_STEP)
-        counts = jnp.asarray(for_each_level("corrector_steps", self.corrector_steps, h.size), dtype=int)
+        counts = jnp.asarray(for_each_level("corrector_steps", self.corrector_steps, num_steps), dtype=int)
         columns = (
             levels.t[:-1],
             levels.t[1:],
-            levels.alpha[1:] / levels.alpha[:-1] * np.exp(-decay),
-            -levels.alpha[1:] * np.expm1(-decay),
-            levels.sigma[1:] * np.sqrt(-np.expm1(-2 * self.eta**2 * h)),
-            for_each_level("corrector_step_size", relative, h.size),
+            levels.alpha[1:] / levels.alpha[:-1] * keep,
+            levels.alpha[1:] * pull,
+            levels.alpha[1:] * spread,
+            for_each_level("corrector_step_size", relative, num_steps),
         )
         steps = PredictorStep(*(jnp.asarray(column, dtype=float) for column in columns), corrector_steps=counts)
         once = 1 + corrector.evaluations_per_level + evaluations_of_rule(self.step_rule)
-        nfe = h.size * once + int(counts.sum()) * corrector.evaluations_per_step + int(self.denoise)
+        nfe = num_steps * once + int(counts.sum()) * corrector.evaluations_per_step + int(self.denoise)
         return Plan(steps.t[0], steps.t_next[-1], steps, nfe)
+
+    def _predictor(self, path: AbstractPerturbedScore, levels: Levels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The coefficients of ``y' = keep y + pull D + spread noise`` in the coordinates ``y = z/alpha``."""
+        if self.predictor == "exponential-integrator":
+            return ExponentialIntegrator().keep_pull_spread(path, levels, self.eta)
+        h = np.diff(levels.log_snr)
+        decay = (1 + self.eta**2) * h
+        spread = np.exp(-levels.log_snr[1:]) * np.sqrt(-np.expm1(-2 * self.eta**2 * h))
+        return np.exp(-decay), -np.expm1(-decay), spread
 
     def init(self, path: AbstractPerturbedScore, particles: Position, plan: Plan, *, key: Array) -> PredictorState:
         """The particles as they come."""
