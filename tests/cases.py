@@ -269,7 +269,7 @@ PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler[Any]]] = {
     ),
     "AnnealedLangevin": lambda: AnnealedLangevin(num_levels=4, steps_per_level=2),
     "AnnealedLangevin with weights": lambda: AnnealedLangevin(
-        num_levels=4, steps_per_level=2, weights=True, step_rule=five
+        num_levels=4, steps_per_level=2, ladder="power", weights=True, step_rule=five
     ),
     "TemperedSMC": lambda: TemperedSMC(num_moves=2, num_integration_steps=2),
 }

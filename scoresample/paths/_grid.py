@@ -175,7 +175,7 @@ def _exponential_times(start: float, end: float, num_steps: int) -> np.ndarray:
         return np.where(steps <= before, start - kappa * steps, after)
 
     low, high = 0.0, 1.0 if start < 1 else start
-    for _ in range(200):
+    for _ in range(100):
         kappa = 0.5 * (low + high)
         low, high = (kappa, high) if times(kappa)[-1] > end else (low, kappa)
     return times(high)

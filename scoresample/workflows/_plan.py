@@ -26,7 +26,7 @@ from scoresample.workflows._plan_bounds import (
 PlannedGrid = Literal["adapted", "exponential", "log-snr"]
 """Ladders that plans know bounds for."""
 
-_MOST_STEPS = 10_000_000
+_MOST_STEPS = 1_000_000
 _TRIAL_STEPS = 512
 """At which the shares are compared."""
 _START_SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -52,7 +52,7 @@ class SamplingPlan:
         start: bound on what the start leaves, in nats.
         discretisation: bound on what the finite steps leave.
         score: what the score's error adds.
-        steps_by_grid: steps that other ladders would take for the same error; None beyond ten million.
+        steps_by_grid: steps that other ladders would take for the same error; None beyond a million.
         log_sobolev: the data's log-Sobolev constant, or None.
         lipschitz: the Lipschitz constant of the data's own score, or None.
         langevin: annealed Langevin with proven steps, or None without a log-Sobolev constant.
@@ -186,9 +186,7 @@ class SamplingPlan:
             f"{self.noise[-1]:.3g}; T = {self.horizon:.3g}.",
             f"Cost: {self.num_steps} score evaluations a draw by the reverse SDE with a frozen denoiser (DDPM).",
             "Other ladders: "
-            + ", ".join(
-                f"{name} {'more than 10 million' if n is None else n}" for name, n in self.steps_by_grid.items()
-            )
+            + ", ".join(f"{name} {'more than a million' if n is None else n}" for name, n in self.steps_by_grid.items())
             + " steps.",
             f"Total variation: at most {np.sqrt(self.total / 2):.3g}. In the worst case over all data with these "
             "variances: solvers of higher order take far fewer steps on smooth data, and are not covered.",
@@ -361,20 +359,28 @@ def _shortest(
 ) -> np.ndarray | None:
     """The ladder of fewest steps, over the shares of the error that the start may take, or None if there is none."""
 
-    def remaining(noise: np.ndarray) -> float:
-        return discretisation_bound(variances, noise) + score_bound(score_error, variances.size, noise)
+    def above_floor(start: float, num: int) -> float:
+        """What more steps can still remove: a score's error adds `floor` however fine the ladder."""
+        noise = _ladder(variances, start, end, num, grid)
+        total = discretisation_bound(variances, noise) + score_bound(score_error, variances.size, noise)
+        return total - _floor(variances, start, end, score_error)
 
     starts = {min(noisiest, _start_for(variances, share * error)) for share in _START_SHARES}
     found = []
     for start in sorted(starts):
-        left = error - start_bound(variances, start)
+        left = error - start_bound(variances, start) - _floor(variances, start, end, score_error)
         if start > end and left > 0:
-            found.append((remaining(_ladder(variances, start, end, _TRIAL_STEPS, grid)) / left, start, left))
+            found.append((above_floor(start, _TRIAL_STEPS) / left, start, left))
     if not found:
         return None
     _, start, left = min(found)
-    steps = fewest_steps(lambda num: remaining(_ladder(variances, start, end, num, grid)), left, _MOST_STEPS)
+    steps = fewest_steps(lambda num: above_floor(start, num), left, _MOST_STEPS)
     return None if steps is None else _ladder(variances, start, end, steps, grid)
+
+
+def _floor(variances: np.ndarray, start: float, end: float, score_error: float) -> float:
+    """The score's term in the limit of many steps: ``d e log(s_0/s_N)``."""
+    return score_error * variances.size * float(np.log(max(start / end, 1.0)))
 
 
 def _why_not(variances: np.ndarray, noisiest: float, end: float, error: float, score_error: float) -> str:
@@ -385,7 +391,7 @@ def _why_not(variances: np.ndarray, noisiest: float, end: float, error: float, s
             f"`error`: the path starts at sigma/alpha = {noisiest:.3g}, which alone leaves up to {start:.3g} nats of "
             f"the wanted {error:g}. Use a process with more noise, or allow a larger error."
         )
-    least = score_error * variances.size * np.log(_start_for(variances, error / 2) / end)
+    least = _floor(variances, min(noisiest, _start_for(variances, error / 2)), end, score_error)
     if least >= error / 2:
         return (
             f"`score_error`: {score_error:g} a coordinate adds about {least:.3g} nats however many steps are taken, of "

@@ -76,6 +76,8 @@ def fewest_steps(bound: Callable[[int], float], most: float, limit: int) -> int 
     if most <= 0:
         return None
     guess = max(int(_TRIAL_STEPS * bound(_TRIAL_STEPS) / most), 1)
+    if guess > 1.5 * limit:
+        return None
     low, high = 0, min(guess, limit)
     while bound(high) > most:
         if high == limit:
