@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Array, ArrayLike
 
 from scoresample.checks import Check, asymmetry
+from scoresample.diagnostics._clean_points import clean_points
 from scoresample.diagnostics._exact_score import check_perturbed, in_coordinates_of
 from scoresample.diagnostics._null import Distance, sliced_wasserstein_to_reference
 from scoresample.diagnostics._quantities import coordinates

@@ -323,7 +323,7 @@ def _described(target: object) -> tuple[np.ndarray, float, float]:
             raise ValueError(
                 f"`target`: the scale must be one positive number or {target[0]} of them, got {target[1]!r}."
             )
-        variances = np.broadcast_to(scales**2, (target[0],)).astype(np.float64)
+        variances = np.full(int(target[0]), scales**2)
         return variances, float("inf"), _SMALLEST_SCALE * float(np.sqrt(variances.min()))
     _check_path(target, "target")
     assert isinstance(target, AbstractPerturbedScore)

@@ -152,7 +152,7 @@ def test_score_error_is_in_the_plan() -> None:
 
 def ula_kl(plan: Any, variance: float, dimension: int) -> float:
     """KL(law of annealed Langevin || last level) on normal coordinates: every level's affine recursion, exactly."""
-    law = variance + plan.noise[0] ** 2 * 1.5
+    law = level = variance + plan.noise[0] ** 2 * 1.5
     for noise, steps, relative in zip(plan.noise, plan.steps, plan.step_size, strict=True):
         level = variance + noise**2
         h = relative * level  # curvature 1/level
