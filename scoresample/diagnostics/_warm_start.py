@@ -182,7 +182,8 @@ def _check(path: AbstractPerturbedScore, num_levels: int, num_points: int) -> No
     if isinstance(path, TemperedPath):
         raise ValueError(
             "`path`: a TemperedPath needs draws at every level, and no noise makes them of draws of the target. "
-            "Noised paths have them: perturb(density, process), or a PerturbedEnergy with `data`."
+            "AnnealedLangevin places its levels on it by a pilot run and reports the divergence of neighbours, "
+            "draws.info['warm_start_divergence']."
         )
     if not (isinstance(path, AbstractPerturbedScore) and isinstance(path, AbstractDensityPath)):
         raise TypeError(
