@@ -1,16 +1,15 @@
 """A ladder of inverse temperatures on which every level is an equally warm start for the next."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.paths import TemperedPath
+from scoresample.paths import TemperedPath, as_time
 from scoresample.samplers._base import dimension_of
+from scoresample.samplers._corrector import AbstractCorrector
+from scoresample.samplers._level_step import StepRule, correct_level, evaluations_of_rule
 from scoresample.scores import Position
 
 _NUM_PARTICLES = 512
@@ -21,27 +20,16 @@ _LEAST_LOG_RATIO = -1e30
 """Stands for minus infinity in log densities."""
 
 
-class Ladder(NamedTuple):
-    """Levels from the reference (not among them) to the target.
-
-    Attributes:
-        t: decreasing times, 1 minus the inverse temperatures; the last is 0.
-        divergence: Renyi-2 divergence ``log E_k[(p_{k+1}/p_k)^2]`` of neighbouring levels, about the same for all.
-        evaluations: score evaluations that it took to find them.
-    """
-
-    t: np.ndarray
-    divergence: float
-    evaluations: int
-
-
 def adaptive_ladder(
     path: TemperedPath,
     num_levels: int,
-    move: Callable[[Position, Array, Array], tuple[Position, Array]],
+    corrector: AbstractCorrector,
     *,
+    rule: StepRule,
+    relative: float,
+    num_steps: int,
     key: Array,
-) -> Ladder:
+) -> tuple[np.ndarray, float, int]:
     """Place levels by a pilot run, so that the Renyi-2 divergence of neighbours is the same all along.
 
     A population of 512 goes from the reference to the target in steps as long as ``log E_k[w^2] - 2 log E_k[w]``,
@@ -52,12 +40,16 @@ def adaptive_ladder(
     Arguments:
         path: the path.
         num_levels: number of levels, the target among them.
-        move: (particles, level, key) -> (particles moved at the level, score evaluations of each).
+        corrector: what moves particles at a level.
+        rule: where its steps come from.
+        relative: their relative size.
+        num_steps: their number.
         key: random key.
 
     Returns:
-        The ladder. It does not depend on the particles of the run that follows, whose weights it therefore leaves
-        unbiased.
+        Decreasing times, 1 minus the inverse temperatures, of which the last is 0; the Renyi-2 divergence of
+        neighbours, ``log E_k[(p_{k+1}/p_k)^2]``; and the score evaluations that it took. The ladder does not depend on
+        the particles of the run that follows, whose weights it therefore leaves unbiased.
 
     Raises:
         ValueError: if the target is so far from the reference that the pilot does not arrive.
@@ -83,13 +75,36 @@ def adaptive_ladder(
         parents = generator.choice(_NUM_PARTICLES, size=_NUM_PARTICLES, p=weights / weights.sum())
         particles = jax.tree.map(lambda x, rows=parents: x[rows], particles)
         level = jnp.asarray(1 - betas[-1], dtype=float)
-        particles, cost = move(particles, level, jax.random.fold_in(key_moves, len(betas)))
-        evaluations += _NUM_PARTICLES * (float(cost) + 1)
+        particles, found = _moved(
+            path, particles, level, corrector, rule, np.asarray(relative), num_steps,
+            jax.random.fold_in(key_moves, len(betas)),
+        )  # fmt: skip
+        known = num_steps * corrector.evaluations_per_step + corrector.evaluations_per_level
+        evaluations += _NUM_PARTICLES * (known + float(found) + evaluations_of_rule(rule) + 1)
     if lengths[-1] == 0:  # The target is the reference: any levels will do.
         lengths = betas
     at = np.interp(np.arange(1, num_levels + 1) / num_levels * lengths[-1], lengths, betas)
     at[-1] = 1.0
-    return Ladder(1 - at, float((lengths[-1] / num_levels) ** 2), round(evaluations))
+    return 1 - at, float((lengths[-1] / num_levels) ** 2), round(evaluations)
+
+
+@eqx.filter_jit
+def _moved(
+    path: TemperedPath,
+    particles: Position,
+    t: Array,
+    corrector: AbstractCorrector,
+    rule: StepRule,
+    relative: np.ndarray,
+    num_steps: int,
+    key: Array,
+) -> tuple[Position, Array]:
+    """Particles after the moves of one level, and the score evaluations of each that were not known beforehand."""
+    particles, stats = correct_level(
+        path, particles, as_time(t, particles), corrector, rule=rule, relative=jnp.asarray(relative),
+        num_steps=num_steps, key=key,
+    )  # fmt: skip
+    return particles, stats.get("num_evaluations", jnp.zeros(()))
 
 
 @eqx.filter_jit

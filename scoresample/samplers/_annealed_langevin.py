@@ -1,7 +1,7 @@
 """Annealed Langevin dynamics."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,15 +12,10 @@ from jaxtyping import Array
 from scoresample.paths import (
     AbstractPerturbedScore,
     AbstractScorePath,
-    Grid,
-    GridName,
     TemperedPath,
     as_time,
     check_concrete,
-    check_grid,
-    noise_levels,
 )
-from scoresample.samplers._adaptive_ladder import Ladder, adaptive_ladder
 from scoresample.samplers._annealing_weights import level_densities, weighted_langevin
 from scoresample.samplers._base import AbstractPathSampler, Plan, dimension_of, scaled
 from scoresample.samplers._corrector import AbstractCorrector, LangevinCorrector
@@ -28,6 +23,13 @@ from scoresample.samplers._corrector_names import CorrectorChoice, resolve_corre
 from scoresample.samplers._doors import check_at_least, check_path
 from scoresample.samplers._finish import finish
 from scoresample.samplers._kernel_corrector import KernelCorrector
+from scoresample.samplers._ladders import (
+    LadderChoice,
+    check_ladder,
+    noised_ladder,
+    refined_ladder,
+    tempered_ladder,
+)
 from scoresample.samplers._level_step import (
     StepRule,
     check_counts,
@@ -41,12 +43,6 @@ from scoresample.samplers._level_step import (
 )
 from scoresample.scores import Position
 
-LadderName = Literal["adaptive", "power"]
-LadderChoice = LadderName | Grid | None
-"""How levels are placed: on tempered paths a `LadderName`, on noised ones a `GridName`; or times; None by the path."""
-
-_TEMPERED_POWER = 3.0
-"""Inverse temperatures of the "power" ladder are ``(k/n)^3``: densest where the reference changes fastest."""
 _STEP_ON_NOISED_PATHS = 0.7
 """Large, since the last move denoises: the ladder then forgets more of the levels before."""
 _STEP_ON_OTHER_PATHS = 0.2
@@ -151,8 +147,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
         check_step_rule(self.step_rule)
         corrector = resolve_corrector(self.corrector)
         check_relative_steps("step_size", self.step_size, corrector.most_relative_step)
-        if isinstance(self.ladder, str) and self.ladder not in (names := get_args(LadderName) + get_args(GridName)):
-            raise ValueError(f"`ladder` must be one of {list(names)} or decreasing times, got {self.ladder!r}.")
+        check_ladder(self.ladder)
         if self.weights and not (isinstance(corrector, LangevinCorrector) or _leaves_invariant(corrector)):
             raise ValueError(
                 f"`weights`: what {self.corrector!r} leaves invariant is not known exactly, so its particles have no "
@@ -178,70 +173,20 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
             relative = corrector.relative_step(dimension_of(path.structure), otherwise)
         counts = for_each_level("steps_per_level", self.steps_per_level, self.num_levels)
         relatives = for_each_level("step_size", relative, self.num_levels)
-        ladder = Ladder(np.zeros(0), float("nan"), 0)
         if isinstance(path, AbstractPerturbedScore):
-            t, alpha = self._noised_levels(path)
-            rescale = np.concatenate([[1.0], alpha[1:] / alpha[:-1]])
+            ladder = noised_ladder(path, self.ladder, self.num_levels)
         else:
-            ladder = self._tempered_levels(path, relatives, counts, key)
-            t, rescale = ladder.t, np.ones(self.num_levels)
-        columns = (t, rescale, relatives, np.full(self.num_levels, ladder.divergence))
+            ladder = tempered_ladder(
+                path, self.ladder, self.num_levels, corrector, rule=self.step_rule,
+                relative=float(np.mean(relatives)), num_steps=int(np.max(counts)), key=key,
+            )  # fmt: skip
+        columns = (ladder.t, ladder.rescale, relatives, np.full(self.num_levels, ladder.divergence))
         times, factors, sizes, divergences = (jnp.asarray(column, dtype=float) for column in columns)
         steps = LangevinLevel(times, factors, jnp.asarray(counts, dtype=int), sizes, divergences)
         once = corrector.evaluations_per_level + evaluations_of_rule(self.step_rule) + 2 * int(self.weights)
         nfe = self.num_levels * once + int(counts.sum()) * corrector.evaluations_per_step
         nfe += int(self.denoise and noised) + int(self.weights)
         return Plan(steps.t[0], steps.t[-1], steps, nfe, np.asarray(ladder.evaluations))
-
-    def _noised_levels(self, path: AbstractPerturbedScore) -> tuple[np.ndarray, np.ndarray]:
-        """Times and alphas."""
-        if isinstance(self.ladder, str) and self.ladder in get_args(LadderName):
-            raise ValueError(
-                f'`ladder`: "{self.ladder}" is for tempered paths. Noised ones: {list(get_args(GridName))}.'
-            )
-        grid: Any = "log-snr" if self.ladder is None else self.ladder
-        levels = noise_levels(path, max(self.num_levels - 1, 1), grid)
-        if not isinstance(self.ladder, str | None):
-            self._check_number(levels.t.size)
-        return levels.t[-self.num_levels :], levels.alpha[-self.num_levels :]
-
-    def _tempered_levels(
-        self, path: AbstractScorePath, relatives: np.ndarray, counts: np.ndarray, key: Array
-    ) -> Ladder:
-        """Times, and how close neighbours are where that was measured."""
-        if isinstance(self.ladder, str) and self.ladder not in get_args(LadderName):
-            raise ValueError(f'`ladder`: "{self.ladder}" is for noised paths. Tempered ones: "adaptive" or "power".')
-        name = self.ladder
-        if name is None:
-            name = "adaptive" if isinstance(path, TemperedPath) else "power"
-        if isinstance(name, str) and name == "power":
-            t = 1 - (np.arange(1, self.num_levels + 1) / self.num_levels) ** _TEMPERED_POWER
-            return Ladder(t, float("nan"), 0)
-        if isinstance(name, str):
-            if not isinstance(path, TemperedPath):
-                raise ValueError(f'`ladder`: "adaptive" needs a TemperedPath, got {type(path).__name__}.')
-            relative, count = jnp.asarray(np.mean(relatives), dtype=float), int(np.max(counts))
-            corrector = resolve_corrector(self.corrector)
-            known = count * corrector.evaluations_per_step + corrector.evaluations_per_level
-
-            @eqx.filter_jit
-            def move(path: TemperedPath, particles: Position, t: Array, key: Array) -> tuple[Position, Array]:
-                moved, stats = correct_level(
-                    path, particles, as_time(t, particles), corrector, rule=self.step_rule, relative=relative,
-                    num_steps=count, key=key,
-                )  # fmt: skip
-                return moved, known + stats.get("num_evaluations", jnp.zeros(()))
-
-            return adaptive_ladder(path, self.num_levels, lambda *inputs: move(path, *inputs), key=key)
-        t = np.asarray(check_grid(name), np.float64)
-        self._check_number(t.size)
-        if t[-1] != 0:
-            raise ValueError(f"`ladder`: the last level must be the target, t=0, got {t[-1]}.")
-        return Ladder(t, float("nan"), 0)
-
-    def _check_number(self, given: int) -> None:
-        if given != self.num_levels:
-            raise ValueError(f"`ladder` has {given} times for num_levels={self.num_levels}. Give as many.")
 
     def init(self, path: AbstractScorePath, particles: Position, plan: Plan, *, key: Array) -> LangevinState:
         """The particles as they come."""
@@ -285,14 +230,10 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
 
     def refined(self, factor: int) -> "AnnealedLangevin":
         """The same sampler with `factor` times as many levels."""
-        ladder = self.ladder
-        if not isinstance(ladder, str | None):
-            places = np.linspace(0, self.num_levels - 1, factor * self.num_levels)
-            ladder = np.interp(places, np.arange(self.num_levels), np.asarray(ladder, np.float64))
         return dataclasses.replace(
             self,
             num_levels=factor * self.num_levels,
-            ladder=ladder,
+            ladder=refined_ladder(self.ladder, self.num_levels, factor),
             steps_per_level=repeated(self.steps_per_level, factor),
             step_size=repeated(self.step_size, factor),
         )
