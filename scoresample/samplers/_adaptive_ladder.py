@@ -76,7 +76,7 @@ def adaptive_ladder(
         particles = jax.tree.map(lambda x, rows=parents: x[rows], particles)
         level = jnp.asarray(1 - betas[-1], dtype=float)
         particles, found = _moved(
-            path, particles, level, corrector, rule, np.asarray(relative), num_steps,
+            path, particles, level, corrector, rule, jnp.asarray(relative, dtype=float), num_steps,
             jax.random.fold_in(key_moves, len(betas)),
         )  # fmt: skip
         known = num_steps * corrector.evaluations_per_step + corrector.evaluations_per_level
@@ -95,13 +95,13 @@ def _moved(
     t: Array,
     corrector: AbstractCorrector,
     rule: StepRule,
-    relative: np.ndarray,
+    relative: Array,
     num_steps: int,
     key: Array,
 ) -> tuple[Position, Array]:
     """Particles after the moves of one level, and the score evaluations of each that were not known beforehand."""
     particles, stats = correct_level(
-        path, particles, as_time(t, particles), corrector, rule=rule, relative=jnp.asarray(relative),
+        path, particles, as_time(t, particles), corrector, rule=rule, relative=relative,
         num_steps=num_steps, key=key,
     )  # fmt: skip
     return particles, stats.get("num_evaluations", jnp.zeros(()))
