@@ -97,6 +97,13 @@ def normal_divergence(ratio: np.ndarray) -> np.ndarray:
     return 0.5 * (ratio - 1 - np.log(ratio))
 
 
+@eqx.filter_jit
+def denoiser_slopes(path: Any, t: Array) -> Array:
+    """The factors by which the denoiser of a centred normal law shrinks each coordinate, shape (steps, d)."""
+    one = jnp.ones(path.structure.shape)
+    return jax.vmap(lambda t: path.standard_denoise(one, t) - path.standard_denoise(jnp.zeros_like(one), t))(t)
+
+
 def variance_ratios(path: Any, sampler: ss.ReverseSDE) -> tuple[np.ndarray, np.ndarray]:
     """Of the noised data to the draws, a coordinate: the recursion of variances, with the sampler's own coefficients.
 
@@ -106,14 +113,13 @@ def variance_ratios(path: Any, sampler: ss.ReverseSDE) -> tuple[np.ndarray, np.n
     variances = np.asarray(path.density.variances, np.float64)
     with jax.enable_x64(True):
         plan = sampler.plan(path, key=jax.random.key(0))
-        one, zero = jnp.ones(variances.size), jnp.zeros(variances.size)
-        slopes = jax.vmap(lambda t: path.standard_denoise(one, t) - path.standard_denoise(zero, t))(plan.steps.t)
+        slopes = np.asarray(denoiser_slopes(path, plan.steps.t))
         (first, start_noise), (last, end_noise) = (
             (float(path.process.alpha(t)), float(path.process.variance(t))) for t in (plan.t_start, plan.t_final)
         )
     rows = jax.tree.map(np.asarray, plan.steps)
     law = np.stack([np.ones(variances.size), first**2 * variances + start_noise]) / first**2
-    for k, slope in enumerate(np.asarray(slopes)):
+    for k, slope in enumerate(slopes):
         law = (rows.keep[k] + rows.predict[k, 0] * rows.alpha[k] * slope) ** 2 * law + rows.spread[k] ** 2
     paper, own = (last**2 * variances + end_noise) / (last**2 * law)
     return paper, own
@@ -267,7 +273,7 @@ class Line(NamedTuple):
     dz: np.ndarray
 
 
-def line(reach: float, size: int = 1201) -> Line:
+def line(reach: float, size: int = 801) -> Line:
     """From -reach to reach."""
     s = np.linspace(-1, 1, size) * np.arcsinh(reach / LINE_WIDTH)
     return Line(LINE_WIDTH * np.sinh(s), LINE_WIDTH * np.cosh(s) * (s[1] - s[0]))
@@ -383,3 +389,316 @@ def heavy_tails(kappas: tuple[float, ...]) -> dict[str, Any]:
     known = float(normal_divergence(variance_ratios(exact, frozen_score(left))[1][0]))
     found["check"] = abs(divergence_on_the_line(normal, frozen_score(left), line(8.0)) / known - 1)
     return found
+
+
+def three_modes() -> ss.GaussianMixture:
+    """A skewed mixture on the line, of mean zero and variance one."""
+    weights, means, variances = np.array([0.6, 0.3, 0.1]), np.array([-0.8, 0.6, 2.0]), np.array([0.05, 0.1, 0.02])
+    means -= weights @ means
+    total = weights @ (means**2 + variances)
+    return ss.GaussianMixture(weights, means[:, None] / np.sqrt(total), variances / total)
+
+
+def planned(plans: tuple[tuple[int, float, float], ...], num_points: int) -> list[dict[str, Any]]:
+    """What `plan` asks for, and what its sampler is off by, on normal data and on mixtures."""
+    found = []
+    for dimension, error, delta in plans:
+        for ladder in ("adapted", "exponential"):
+            for data in ("normal", "mixture"):
+                with jax.enable_x64(True):
+                    if data == "normal":
+                        density = ss.Gaussian(jnp.zeros(dimension), jnp.ones(dimension))
+                    else:
+                        density = three_modes() if dimension == 1 else rotated_mixture(dimension, 0)
+                    path = ss.perturb(density, ss.OU(HORIZON))
+                    plan = ss.plan(path, error=error, delta=delta, grid=ladder)
+                    sampler = plan.sampler(path)
+                row: dict[str, Any] = {
+                    "data": data, "d": dimension, "error": error, "delta": delta, "ladder": ladder,
+                    "N": plan.num_steps, "bound": plan.total, "KL": None, "se": 0.0,
+                }  # fmt: skip
+                if data == "normal":
+                    row["KL"] = float(np.sum(normal_divergence(variance_ratios(path, sampler)[1])))
+                    row["path KL"] = frozen_denoiser_paths(plan.variances, plan.noise)
+                else:
+                    if dimension == 1:
+                        row["KL"] = divergence_on_the_line(path, sampler, line(8.0))
+                    single = ss.perturb(three_modes() if dimension == 1 else rotated_mixture(dimension, 0), path.process)
+                    draws = single.density.sample(jax.random.key(9), num_points)
+                    budget = ss.sampling_budget(single, sampler, draws, key=jax.random.key(10), num_points=num_points)
+                    row |= {"path KL": budget.total, "se": budget.total_se}
+                found.append(row)
+    return found
+
+
+def dimension_slope(rows: list[dict[str, Any]]) -> tuple[float, float]:
+    """Of the path divergence in the dimension, with its standard error, by least squares of logarithms."""
+    fit = stats.linregress(np.log([row["d"] for row in rows]), np.log([row["path KL"] for row in rows]))
+    return float(fit.slope), float(fit.stderr)
+
+
+def goals(cells: dict[str, Any]) -> Iterator[Goal]:
+    """All that has to hold."""
+    grids, heavy = cells["schedules"], cells["heavy tails"]
+    laws = {name: grids[f"{name}|exponential"] for name in VARIANCES} | {"Student's t(3)": heavy["exponential"]}
+    for what, (aim, within) in (("path KL", PATH_SLOPE), ("KL", KL_SLOPE)):
+        for name, rows in laws.items():
+            found = slope(rows, what)
+            claim = f"slope of {what} in N, N >= {FITTED}: {name}"
+            yield Goal(claim, f"{found:.3f}", f"{aim:g} ± {within}", abs(found - aim) <= within)
+    everything = [row for rows in grids.values() for row in rows] + [row for grid in GRIDS for row in heavy[grid]]
+    least = min(row["path KL"] / row["KL"] for row in everything)
+    yield Goal("path KL / KL, least of all data and grids", f"{least:.3g}", ">= 1", least >= 1)
+    bands = [band(row) for name in VARIANCES for row in grids[f"{name}|exponential"]]
+    claim = "path KL / (kappa log(1/delta)), normal data"
+    text = f"{min(bands):.3f} to {max(bands):.3f}"
+    yield Goal(claim, text, "{} to {}".format(*BAND), BAND[0] <= min(bands) and max(bands) <= BAND[1])
+    one, other = (row["KL"] for g in GRIDS for row in grids[f"point mass|{g}"] if row["N"] == RATIO_STEPS)
+    claim = f"KL exponential / uniform, point mass, N={RATIO_STEPS}"
+    yield Goal(claim, f"{one / other:.2g}", f"<= {RATIO:g}", one / other <= RATIO)
+    far = max(abs(row["budget"] - row["exact"]) / row["se"] for row in cells["budgets"])
+    claim = "sampling_budget from the closed form, most standard errors"
+    yield Goal(claim, f"{far:.1f}", f"<= {STANDARD_ERRORS:g}", far <= STANDARD_ERRORS)
+    value, error = dimension_slope(cells["dimensions"])
+    aim, within = DIMENSION_SLOPE
+    claim = "slope of path KL in d, rotated mixtures"
+    yield Goal(claim, f"{value:.3f} ± {error:.3f}", f"{aim:g} ± {within}", abs(value - aim) <= within)
+    claim = "Student's t(3) as a mixture, error of its distribution function"
+    yield Goal(claim, f"{heavy['cdf error']:.0e}", f"<= {CDF_ERROR:g}", heavy["cdf error"] <= CDF_ERROR)
+    for grid in GRIDS[:1]:
+        falls = all(a["KL"] > b["KL"] and a["path KL"] > b["path KL"] for a, b in pairwise(heavy[grid]))
+        yield Goal("KL and path KL on Student's t(3) fall at every refinement", yes(falls), "yes", falls)
+    worst = max(max(row["path KL"], row["KL"] or 0.0) / row["error"] for row in cells["plans"])
+    yield Goal("planned runs: path KL and KL / wanted error, most", f"{worst:.2f}", "<= 1", worst <= 1)
+
+
+def band(row: dict[str, float]) -> float:
+    """The path divergence a coordinate in units of the bound's leading term."""
+    return row["path KL"] / (row["kappa"] * np.log(1 / DELTA))
+
+
+def yes(holds: bool) -> str:
+    """In words."""
+    return "yes" if holds else "no"
+
+
+def with_error(value: float, error: float) -> str:
+    """To two digits of the error."""
+    digits = max(0, 1 - int(np.floor(np.log10(error)))) if error > 0 else 3
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def schedule_rows(cells: dict[str, Any], names: list[str]) -> list[list[str]]:
+    """The main table."""
+    lines = []
+    for name in names:
+        both = zip(*(cells["schedules"][f"{name}|{grid}"] for grid in GRIDS), strict=True)
+        for row, even in both:
+            lines.append([
+                name, f"{row['N']}", f"{row['kappa']}", f"{row['KL']:.3g}", f"{row['path KL']:.3g}",
+                f"{row['path KL'] / row['KL']:.0f}", f"{band(row):.3f}", f"{even['KL']:.3g}", f"{even['path KL']:.3g}",
+                f"{row['KL'] / even['KL']:.2g}",
+            ])  # fmt: skip
+    return lines
+
+
+def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
+    """The page, and whether all goals hold."""
+    found = list(goals(cells))
+    grids, heavy = cells["schedules"], cells["heavy tails"]
+    lines = [[g.claim, g.measured, g.goal, yes(g.holds)] if g.holds else _missed(g) for g in found]
+    mass = list(zip(*(grids[f"point mass|{grid}"] for grid in GRIDS), strict=True))
+    change = max(abs(row["own start"] / row["KL"] - 1) for rows in grids.values() for row in rows)
+    smooth, even = (grids[f"variance 4|{grid}"][-1] for grid in GRIDS)
+    value, error = dimension_slope(cells["dimensions"])
+    tail, flat = (heavy[grid][-1] for grid in GRIDS)
+    parts = [
+        "Benton et al. 2024, arXiv 2308.03686: for any data with finite second moments, the reverse SDE with frozen "
+        "scores on steps `kappa min(1, T - t)` comes within KL `eps^2` of the data, noised by a variance of about "
+        "delta, in about `d log(1/delta)^2 / eps^2` steps. The paper is a proof, without experiments; here its "
+        "sampler, grid and bound are run: `ReverseSDE(solver=\"exponential-integrator\", grid=times, denoise=False)` "
+        f"and `sampling_budget`, under `OU({HORIZON:g})` with `T = {HORIZON:g}`, stopped a time `delta = {DELTA:g}` "
+        "before the end. Goals that are missed are in bold.",
+        table(["claim", "measured", "goal", "holds"], lines),
+        picture,
+        "**The grid is insurance.** It bounds the cost for any data, and costs more than a uniform grid where the "
+        f"data are smooth: on normal data of variance 4 the uniform grid's KL is {smooth['KL'] / even['KL']:.1f} times "
+        f"smaller at {smooth['N']} steps, its path KL {smooth['path KL'] / even['path KL']:.1f} times. On a point mass "
+        f"it is {mass[-1][1]['KL'] / mass[-1][0]['KL']:,.0f} times larger. If the data are known to be smooth at the "
+        "scale of delta, use another grid; and a solver of higher order either way.",
+        "## Steps\n\nNats a coordinate. KL is `KL(noised data || draws)`: the variances of the draws follow an affine "
+        "recursion, taken in float64 with the coefficients of the sampler's own plan and the path's own denoiser, from "
+        f"N(0, I) as in the paper. (From the library's start KL changes by {change:.0e} of itself at most.) Path KL is "
+        "Girsanov's bound by quadrature, start included; log is natural. The point mass is a normal law of variance "
+        f"{POINT_MASS:g}.",
+        table(
+            ["data", "N", "kappa", "KL", "path KL", "path KL / KL", "path KL / (kappa log(1/delta))", "KL, uniform",
+             "path KL, uniform", "KL exponential / uniform"],
+            schedule_rows(cells, list(VARIANCES)),
+        ),
+        "KL falls like 1/N^2 and path KL like 1/N, so the bound loosens like N: on a point mass it is "
+        f"{mass[0][0]['path KL'] / mass[0][0]['KL']:.0f} times the truth at N={mass[0][0]['N']} and "
+        f"{mass[-1][0]['path KL'] / mass[-1][0]['KL']:,.0f} times at {mass[-1][0]['N']}. It is a bound on this "
+        "direction only: the draws of the uniform grid are too wide, and `KL(draws || noised data)` is above their path "
+        "KL.",
+        table(
+            ["point mass, N", *(f"KL(draws or data), {g}".replace(" or data", " ‖ data") for g in GRIDS),
+             "path KL, uniform"],
+            [[f"{a['N']}", f"{a['reverse KL']:.3g}", f"{b['reverse KL']:.3g}", f"{b['path KL']:.3g}"] for a, b in mass],
+        ),
+        "`sampling_budget` measures the same path KL on draws of the data, without the formula:",
+        table(
+            ["data", "N", "path KL", "sampling_budget"],
+            [[r["data"], f"{r['N']}", f"{r['exact']:.4f}", with_error(r["budget"], r["se"])] for r in cells["budgets"]],
+        ),
+        "## Dimension\n\nFour normal laws with weights .4, .3, .2 and .1, means at a distance that grows like sqrt(d), "
+        "variances from .05 to 1 (before scaling) along random axes of each law's own: no rotation makes it a product. "
+        f"The mean square of a coordinate is 1. Path KL by `sampling_budget` with N={FITTED} (kappa .1) for all; mean "
+        "over random mixtures with the standard error of the draws. "
+        f"Slope of the logarithms: {value:.3f} ± {error:.3f}.",
+        table(["d", "mixtures", "path KL", "path KL / d"], _dimension_rows(cells["dimensions"])),
+        "## Heavy tails\n\nStudent's t with three degrees of freedom has a second moment and no third. It is a scale "
+        "mixture of normal laws, here 100 of them with variances from .03 to 1e8 (its distribution function is off by "
+        f"{heavy['cdf error']:.0e} at most, up to |x| = 1e4). Scores are exact at every level. The density of the draws "
+        "is carried along 801 points of the line; on N(0, .25) the same code gives the exact KL to "
+        f"{heavy['check']:.0e} of itself.",
+        table(
+            ["N", *(f"{what}, {grid}" for grid in GRIDS for what in ("KL", "path KL"))],
+            [
+                [f"{a['N']}", *(f"{row[what]:.3g}" for row in (a, b) for what in ("KL", "path KL"))]
+                for a, b in zip(*(heavy[grid] for grid in GRIDS), strict=True)
+            ],
+        ),
+        "The tails cost nothing much: t(3) is smooth, so the uniform grid converges too, and its path KL is "
+        f"{tail['path KL'] / flat['path KL']:.1f} times smaller at N={tail['N']}.",
+        "## The planner\n\n`plan` asks for steps that suffice for any data with these variances, by DDPM, which freezes "
+        "the denoiser. What its runs are off by, in nats: KL of normal laws by the recursion, of mixtures on the line "
+        "by the density of the draws (in many dimensions it is not known, but is less than path KL). Path KL by formula "
+        "or `sampling_budget`.",
+        table(
+            ["data", "d", "wanted", "delta", "ladder", "N", "bound", "path KL", "KL"],
+            [_plan_row(row) for row in cells["plans"]],
+        ),
+        "## Beyond\n\nData in a k-dimensional subspace of R^64: the rotated mixture in k dimensions, with variance "
+        f"{POINT_MASS:g} in the others. Path KL at N={FITTED}. The d of the theorem is that of the space, and the "
+        "sampler with frozen scores pays it: an exact point mass costs more than smooth data. With the denoiser frozen "
+        "only k counts: the denoiser does not move in the other directions. That DDPM's coefficients adapt to the "
+        "data's own dimension is Li and Yan 2024, arXiv 2405.14861, and for the number of steps Huang, Wei and Chen "
+        "2024, arXiv 2410.18784.",
+        table(
+            ["k", "frozen score", "frozen denoiser (DDPM)", "DDPM / k"],
+            [
+                [f"{r['k']}", with_error(r["score"], r["score se"]), with_error(r["denoiser"], r["denoiser se"]),
+                 f"{r['denoiser'] / r['k']:.3f}"]
+                for r in cells["subspaces"]
+            ],
+        ),
+    ]  # fmt: skip
+    if "adaptive" in cells:
+        parts += [
+            f"Path KL of DDPM with {FITTED} steps on the 16-dimensional rotated mixture, by grid "
+            "(`loss_adaptive_grid` places its times by the denoising loss on other draws): "
+            + ", ".join(f"{name} {with_error(*pair)}" for name, pair in cells["adaptive"].items())
+            + ".",
+        ]
+    return parts, all(goal.holds for goal in found)
+
+
+def _missed(goal: Goal) -> list[str]:
+    return [goal.claim, f"**{goal.measured}**", goal.goal, "**no**"]
+
+
+def _dimension_rows(rows: list[dict[str, Any]]) -> list[list[str]]:
+    lines = []
+    for d in dict.fromkeys(row["d"] for row in rows):
+        same = [row for row in rows if row["d"] == d]
+        mean = float(np.mean([row["path KL"] for row in same]))
+        error = float(np.sqrt(np.sum([row["se"] ** 2 for row in same])) / len(same))
+        lines.append([f"{d}", f"{len(same)}", with_error(mean, error), f"{mean / d:.4f}"])
+    return lines
+
+
+def _plan_row(row: dict[str, Any]) -> list[str]:
+    kl = "-" if row["KL"] is None else f"{row['KL']:.2g}"
+    path = with_error(row["path KL"], row["se"]) if row["se"] else f"{row['path KL']:.3g}"
+    return [
+        row["data"], f"{row['d']}", f"{row['error']}", f"{row['delta']}", row["ladder"], f"{row['N']}",
+        f"{row['bound']:.3g}", path, kl,
+    ]  # fmt: skip
+
+
+def draw(cells: dict[str, Any], out: Path) -> None:
+    """KL and path KL against N, on both grids."""
+    laws = {
+        "point mass": [cells["schedules"][f"point mass|{grid}"] for grid in GRIDS],
+        "normal, variance 4": [cells["schedules"][f"variance 4|{grid}"] for grid in GRIDS],
+        "Student's t(3)": [cells["heavy tails"][grid] for grid in GRIDS],
+    }
+    plt.rcParams |= {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+    figure, panels = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
+    for axes, (name, both) in zip(panels, laws.items(), strict=True):
+        for grid, rows, colour in zip(GRIDS, both, ("#0072B2", "#D55E00"), strict=True):
+            num = [row["N"] for row in rows]
+            for what, style in (("path KL", "o--"), ("KL", "o-")):
+                axes.loglog(num, [row[what] for row in rows], style, ms=4, color=colour, label=f"{what}, {grid}")
+        ticks = [row["N"] for row in both[0]]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.set(title=name, xlabel="steps N")
+    for power, height, text in ((-1, 9.0, "$N^{-1}$"), (-2, 0.0045, "$N^{-2}$")):
+        ends = np.array([150.0, 553.0])
+        for axes in panels[:1]:
+            axes.loglog(ends, height * (ends / ends[0]) ** power / 4, color="0.6", lw=1)
+            axes.text(ends[1] * 1.05, height * (ends[1] / ends[0]) ** power / 4, text, color="0.4", va="center")
+    panels[0].set_ylabel("nats a coordinate")
+    panels[2].legend(frameon=False, fontsize=8, loc="lower left")
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "linear_in_dimension.png", dpi=110)
+    plt.close(figure)
+
+
+def main() -> int:
+    """Measure, print the tables and keep them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer dimensions, steps and draws")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, help="folder of the page and picture; with --quick nothing is kept")
+    options = parser.parse_args()
+    quick = options.quick
+    points = 256 if quick else 1024
+    measures: dict[str, Callable[[], Any]] = {
+        "schedules": schedules,
+        "budgets": lambda: budgets((0.1,) if quick else (0.4, 0.1, 0.025), points),
+        "dimensions": lambda: in_dimensions((2, 8, 32) if quick else DIMENSIONS, 1 if quick else 3, points),
+        "heavy tails": lambda: heavy_tails((0.1, 0.05) if quick else KAPPAS),
+        "plans": lambda: planned(PLANS[:1] if quick else PLANS, points),
+        "subspaces": lambda: subspaces((4, 16) if quick else SUBSPACES, min(points, 512)),
+    }
+    if not quick:
+        measures["adaptive"] = lambda: adaptive(points)
+    cells = {}
+    for name, measure in measures.items():
+        cells[name] = measure()
+        print(name, "done", file=sys.stderr, flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(cells))
+    kept = options.out is not None or not quick
+    images = options.out or DOCS / "images"
+    if kept:
+        draw(cells, images)
+    place = "" if options.out else "../images/"
+    picture = (
+        f"![KL and path KL against the number of steps, on a point mass, a wide normal law and Student's t, on the "
+        f"exponential and the uniform grid.]({place}linear_in_dimension.png)"
+    )
+    parts, passed = report(cells, picture)
+    title = "Nearly d-linear convergence"
+    if kept:
+        keep("linear_in_dimension", title, *parts, out=options.out or DOCS / "papers")
+    else:
+        print("\n\n".join(parts))
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
