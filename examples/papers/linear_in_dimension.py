@@ -156,13 +156,13 @@ def frozen_denoiser_paths(variances: np.ndarray, noise: np.ndarray) -> float:
     return float(total)
 
 
-def schedules() -> dict[str, list[dict[str, float]]]:
+def schedules(kappas: tuple[float, ...]) -> dict[str, list[dict[str, float]]]:
     """Every variance, grid and kappa: divergences a coordinate."""
     found: dict[str, list[dict[str, float]]] = {f"{name}|{grid}": [] for name in VARIANCES for grid in GRIDS}
     with jax.enable_x64(True):
         path = perturbed(ss.Gaussian(jnp.zeros(len(VARIANCES)), jnp.asarray(list(VARIANCES.values()))))
     for grid in GRIDS:
-        for kappa in KAPPAS:
+        for kappa in kappas:
             left = grid_times(grid, kappa)
             ratios, own = variance_ratios(path, frozen_score(left))
             for i, (name, variance) in enumerate(VARIANCES.items()):
@@ -599,9 +599,9 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
         f"N={tail['N']} its path KL is {tail['path KL'] / flat['path KL']:.2f} times smaller, its KL "
         f"{flat['KL'] / tail['KL']:.2f} times larger.",
         "## The planner\n\n`plan` asks for steps that suffice for any data with these variances, by DDPM, which "
-        "freezes the denoiser. What its runs are off by, in nats: KL of normal laws by the recursion, of mixtures on the line "
-        "by the density of the draws (in many dimensions it is not known, but is less than path KL). Path KL by "
-        "formula or `sampling_budget`.",
+        "freezes the denoiser. What its runs are off by, in nats: KL of normal laws by the recursion, of mixtures on "
+        "the line by the density of the draws (in many dimensions it is not known, but is less than path KL). Path KL "
+        "by formula or `sampling_budget`.",
         table(
             ["data", "d", "wanted", "delta", "ladder", "N", "bound", "path KL", "KL"],
             [_plan_row(row) for row in cells["plans"]],
@@ -694,12 +694,12 @@ def main() -> int:
     quick = options.quick
     points = 256 if quick else 1024
     measures: dict[str, Callable[[], Any]] = {
-        "schedules": schedules,
+        "schedules": lambda: schedules(KAPPAS[2:] if quick else KAPPAS),
         "budgets": lambda: budgets((0.1,) if quick else (0.4, 0.1, 0.025), points),
         "dimensions": lambda: in_dimensions((2, 8, 32) if quick else DIMENSIONS, 1 if quick else 3, points),
-        "heavy tails": lambda: heavy_tails((0.1, 0.05) if quick else KAPPAS),
+        "heavy tails": lambda: heavy_tails(KAPPAS[2:4] if quick else KAPPAS),
         "plans": lambda: planned(PLANS[:1] if quick else PLANS, points),
-        "subspaces": lambda: subspaces((4, 16) if quick else SUBSPACES, min(points, 512)),
+        "subspaces": lambda: subspaces(SUBSPACES[2:3] if quick else SUBSPACES, min(points, 512)),
     }
     if not quick:
         measures["adaptive"] = lambda: adaptive(points)
