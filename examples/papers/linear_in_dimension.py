@@ -608,7 +608,7 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
         f"The mean square of a coordinate is 1. Path KL by `sampling_budget` with N={FITTED} (kappa .1) for all; mean "
         "over random mixtures with the standard error of the draws. The last row has the slopes of the logarithms. The "
         "frozen score's cost while the data are drowned is that of any data and so trivially linear: its steps from "
-        "time left 1 on are shown by themselves, and DDPM, which has no such cost; both settle from d = 8 on.",
+        "time left 1 on are shown by themselves, and DDPM, which has no such cost.",
         table(
             ["d", "mixtures", "frozen score", "/ d", "its steps near the data", "/ d", "DDPM", "/ d"],
             [*_dimension_rows(cells["dimensions"]), ["slope", "", *(x for text in slopes for x in (text, ""))]],
