@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -53,6 +53,8 @@ DIMENSION_KEYS = ("path KL", "near", "denoiser")
 NEAR = 1.0
 """Time left from which the steps of the exponential grid shrink."""
 SUBSPACES = (1, 2, 4, 8, 16, 32, 64)
+type Ladder = Literal["adapted", "exponential"]
+LADDERS: tuple[Ladder, ...] = ("adapted", "exponential")
 PLANS = ((1, 0.1, 1e-3), (1, 0.01, 1e-2), (16, 0.5, 1e-3))
 """Dimension, wanted KL, variance of the noise that is left."""
 
@@ -424,11 +426,13 @@ def planned_for(data: str, dimension: int) -> ss.Gaussian | ss.GaussianMixture:
     return three_modes() if dimension == 1 else rotated_mixture(dimension, 0)
 
 
-def planned(plans: tuple[tuple[int, float, float], ...], num_points: int) -> list[dict[str, Any]]:
+def planned(
+    plans: tuple[tuple[int, float, float], ...], ladders: tuple[Ladder, ...], num_points: int
+) -> list[dict[str, Any]]:
     """What `plan` asks for, and what its sampler is off by, on normal data and on mixtures."""
     found = []
     for dimension, error, delta in plans:
-        for ladder in ("adapted", "exponential"):
+        for ladder in ladders:
             for data in ("normal", "mixture"):
                 with jax.enable_x64(True):
                     path = ss.perturb(planned_for(data, dimension), ss.OU(HORIZON))
@@ -735,9 +739,9 @@ def main() -> int:
     measures: dict[str, Callable[[], Any]] = {
         "schedules": lambda: schedules(KAPPAS[2:] if quick else KAPPAS),
         "budgets": lambda: budgets((0.1,) if quick else (0.4, 0.1, 0.025), points),
-        "dimensions": lambda: in_dimensions((2, 6, 18) if quick else DIMENSIONS, 1 if quick else 3, min(points, 512)),
+        "dimensions": lambda: in_dimensions((2, 16) if quick else DIMENSIONS, 2 if quick else 3, min(points, 512)),
         "heavy tails": lambda: heavy_tails(KAPPAS[2:4] if quick else KAPPAS),
-        "plans": lambda: planned(PLANS[:1] if quick else PLANS, min(points, 512)),
+        "plans": lambda: planned(PLANS[:1] if quick else PLANS, LADDERS[:1] if quick else LADDERS, min(points, 512)),
     }
     if not quick:
         measures |= {"subspaces": lambda: subspaces(SUBSPACES, 512), "adaptive": lambda: adaptive(points)}
