@@ -84,8 +84,13 @@ class TemperedPath(AbstractDensityPath):
         position = self.frame.to_position(z)
         value_ref, score_ref = self.reference.value_and_score(position)
         value, score = self.target.value_and_score(position)
-        mixed = jax.tree.map(lambda r, s: t.astype(s.dtype) * r + (1 - t).astype(s.dtype) * s, score_ref, score)
-        return t.astype(value.dtype) * value_ref + (1 - t).astype(value.dtype) * value, mixed
+
+        def mix(of_reference: Array, of_target: Array) -> Array:
+            time = t.astype(of_target.dtype)
+            # At t=1 the target has no say, even where its log density is minus infinity.
+            return jnp.where(time == 1, of_reference, time * of_reference + (1 - time) * of_target)
+
+        return mix(value_ref, value), jax.tree.map(mix, score_ref, score)
 
     def standard_score(self, z: Position, t: Array) -> Position:
         """``t s_reference + (1 - t) s_target``, scaled by the frame."""

@@ -1,4 +1,4 @@
-"""A ladder of inverse temperatures on which every level is an equally warm start for the next."""
+"""What a pilot run finds out about a tempered path: equally close levels, and the steps that suit them."""
 
 import equinox as eqx
 import jax
@@ -13,11 +13,9 @@ from scoresample.samplers._level_step import StepRule, correct_level, evaluation
 from scoresample.scores import Position
 
 _NUM_PARTICLES = 512
-_PILOT_DIVERGENCE = 0.5
-"""Renyi-2 divergence between the pilot's own levels: an effective share of exp(-1/2) = 61% of its particles."""
+_PILOT_DIVERGENCE = 0.05
+"""Renyi-2 divergence between the pilot's own levels: short steps, whose lengths add up."""
 _MOST_LEVELS = 1000
-_LEAST_LOG_RATIO = -1e30
-"""Stands for minus infinity in log densities."""
 
 
 def adaptive_ladder(
@@ -35,7 +33,7 @@ def adaptive_ladder(
     A population of 512 goes from the reference to the target in steps as long as ``log E_k[w^2] - 2 log E_k[w]``,
     ``w = p_{k+1}/p_k``, allows; it is resampled by w and moved at each. For short steps that divergence is the square
     of a length, ``dbeta sqrt(Var_beta log(target/reference))``, and lengths add up: the levels divide the whole length
-    into equal parts.
+    into equal parts. In the limit of many levels the divergence in the other direction is the same.
 
     Arguments:
         path: the path.
@@ -56,7 +54,7 @@ def adaptive_ladder(
     """
     key_start, key_moves = jax.random.split(key)
     particles = path.sample_reference(key_start, _NUM_PARTICLES)
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint32))
+    generator = _generator(key)
     betas, lengths, evaluations = [0.0], [0.0], 0.0
     while betas[-1] < 1:
         if len(betas) > _MOST_LEVELS:
@@ -65,27 +63,91 @@ def adaptive_ladder(
                 f"{_MOST_LEVELS} levels (dimension {dimension_of(path.structure)}). Take a reference closer to the "
                 'target, such as pathfinder(score, key=key).gaussian(), or ladder="power".'
             )
-        ratios = np.asarray(_log_ratios(path, particles), np.float64)
-        ratios = np.where(np.isnan(ratios), _LEAST_LOG_RATIO, np.maximum(ratios, _LEAST_LOG_RATIO))
+        ratios = _usable_log_ratios(path, particles)
         step = _longest_step(ratios, 1 - betas[-1])
         divergence = _renyi_2(step * ratios)
         betas.append(1.0 if step >= 1 - betas[-1] else betas[-1] + step)
         lengths.append(lengths[-1] + np.sqrt(max(divergence, 0.0)))
-        weights = np.exp(step * (ratios - ratios.max()))
-        parents = generator.choice(_NUM_PARTICLES, size=_NUM_PARTICLES, p=weights / weights.sum())
-        particles = jax.tree.map(lambda x, rows=parents: x[rows], particles)
+        particles = _resampled(particles, step * ratios, generator)
         level = jnp.asarray(1 - betas[-1], dtype=float)
-        particles, found = _moved(
+        particles, _, found = _moved(
             path, particles, level, corrector, rule, jnp.asarray(relative, dtype=float), num_steps,
             jax.random.fold_in(key_moves, len(betas)),
         )  # fmt: skip
-        known = num_steps * corrector.evaluations_per_step + corrector.evaluations_per_level
-        evaluations += _NUM_PARTICLES * (known + float(found) + evaluations_of_rule(rule) + 1)
+        evaluations += _NUM_PARTICLES * (_cost(corrector, rule, num_steps) + float(found) + 1)
     if lengths[-1] == 0:  # The target is the reference: any levels will do.
         lengths = betas
     at = np.interp(np.arange(1, num_levels + 1) / num_levels * lengths[-1], lengths, betas)
     at[-1] = 1.0
     return 1 - at, float((lengths[-1] / num_levels) ** 2), round(evaluations)
+
+
+def pilot_curvatures(
+    path: TemperedPath,
+    times: np.ndarray,
+    corrector: AbstractCorrector,
+    *,
+    rule: StepRule,
+    relatives: np.ndarray,
+    num_steps: int,
+    key: Array,
+) -> tuple[np.ndarray, int]:
+    """The curvatures ``L = c/h`` that a rule finds along a ladder, on a population that the run does not share.
+
+    Steps that were found from the particles they move would not leave the weights of these particles unbiased.
+
+    Arguments:
+        path: the path.
+        times: the levels.
+        corrector: what moves particles at a level.
+        rule: where its steps come from.
+        relatives: their relative sizes c, level by level.
+        num_steps: their number.
+        key: random key.
+
+    Returns:
+        One curvature for each level, and the score evaluations that they took.
+    """
+    key_start, key_moves = jax.random.split(key)
+    particles = path.sample_reference(key_start, _NUM_PARTICLES)
+    generator = _generator(key)
+    curvatures, evaluations, before = [], 0.0, 1.0
+    for number, (time, relative) in enumerate(zip(times, relatives, strict=True)):
+        particles = _resampled(particles, (before - time) * _usable_log_ratios(path, particles), generator)
+        particles, size, found = _moved(
+            path, particles, jnp.asarray(time, dtype=float), corrector, rule, jnp.asarray(relative, dtype=float),
+            num_steps, jax.random.fold_in(key_moves, number),
+        )  # fmt: skip
+        curvatures.append(relative / float(size))
+        evaluations += _NUM_PARTICLES * (_cost(corrector, rule, num_steps) + float(found) + 1)
+        before = time
+    return np.array(curvatures), round(evaluations)
+
+
+def _cost(corrector: AbstractCorrector, rule: StepRule, num_steps: int) -> int:
+    """Score evaluations of a particle at one level, as far as they are known."""
+    return num_steps * corrector.evaluations_per_step + corrector.evaluations_per_level + evaluations_of_rule(rule)
+
+
+def _generator(key: Array) -> np.random.Generator:
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint32))
+
+
+def _resampled(particles: Position, log_weights: np.ndarray, generator: np.random.Generator) -> Position:
+    weights = np.exp(log_weights - log_weights.max())
+    rows = generator.choice(weights.size, size=weights.size, p=weights / weights.sum())
+    return jax.tree.map(lambda x: x[rows], particles)
+
+
+def _usable_log_ratios(path: TemperedPath, particles: Position) -> np.ndarray:
+    """``log target - log reference`` of every particle, minus infinity where the target has no mass."""
+    ratios = np.asarray(_log_ratios(path, particles), np.float64)
+    ratios = np.where(np.isnan(ratios), -np.inf, ratios)
+    if not np.isfinite(ratios).any():
+        raise ValueError(
+            "`ladder`: the target has no mass at any of the pilot's particles. Take a reference that covers the target."
+        )
+    return ratios
 
 
 @eqx.filter_jit
@@ -98,25 +160,25 @@ def _moved(
     relative: Array,
     num_steps: int,
     key: Array,
-) -> tuple[Position, Array]:
-    """Particles after the moves of one level, and the score evaluations of each that were not known beforehand."""
+) -> tuple[Position, Array, Array]:
+    """Particles after the moves of one level, the size of their steps, and evaluations not known beforehand."""
     particles, stats = correct_level(
-        path, particles, as_time(t, particles), corrector, rule=rule, relative=relative,
-        num_steps=num_steps, key=key,
-    )  # fmt: skip
-    return particles, stats.get("num_evaluations", jnp.zeros(()))
+        path, particles, as_time(t, particles), corrector, rule=rule, relative=relative, num_steps=num_steps, key=key
+    )
+    return particles, stats["level_step_size"], stats.get("num_evaluations", jnp.zeros(()))
 
 
 @eqx.filter_jit
 def _log_ratios(path: TemperedPath, particles: Position) -> Array:
-    """``log target - log reference`` of every particle."""
+    """The same, wherever they are."""
     ends = [jax.vmap(path.standard_logdensity, in_axes=(0, None))(particles, jnp.asarray(t)) for t in (0.0, 1.0)]
     return ends[0] - ends[1]
 
 
 def _renyi_2(log_weights: np.ndarray) -> float:
-    """``log E[w^2] - 2 log E[w]``: minus the logarithm of the effective share."""
-    weights = np.exp(log_weights - log_weights.max())
+    """``log E[w^2] - 2 log E[w]`` where the target has mass: minus the logarithm of the effective share."""
+    some = log_weights[np.isfinite(log_weights)]
+    weights = np.exp(some - some.max())
     return float(np.log(np.mean(weights**2)) - 2 * np.log(np.mean(weights)))
 
 

@@ -16,7 +16,8 @@ from scoresample.paths import (
     as_time,
     check_concrete,
 )
-from scoresample.samplers._annealing_weights import level_densities, weighted_langevin
+from scoresample.samplers._adaptive_ladder import pilot_curvatures
+from scoresample.samplers._annealing_weights import level_densities, updated_weights, weighted_langevin
 from scoresample.samplers._base import AbstractPathSampler, Plan, dimension_of, scaled
 from scoresample.samplers._corrector import AbstractCorrector, LangevinCorrector
 from scoresample.samplers._corrector_names import CorrectorChoice, resolve_corrector
@@ -57,6 +58,7 @@ class LangevinLevel(NamedTuple):
     num_steps: Array
     step_size: Array
     divergence: Array
+    curvature: Array
 
 
 class LangevinState(NamedTuple):
@@ -86,7 +88,8 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     it annealed importance sampling: particles carry weights that correct for everything, the finite ladder and the
     bias of the steps. For moves that leave their level invariant the weight is the product of ``p_{k+1}/p_k`` at the
     points where levels change; for Langevin steps it is that times the Metropolis ratios of all steps, which makes the
-    weighted draws right at any step size. `Draws.info` then has ``log_z``, the log of the target's normalising constant
+    weighted draws right at any step size (sizes that have to be estimated are then found on a second pilot run, not on
+    the particles that they move). `Draws.info` then has ``log_z``, the log of the target's normalising constant
     (of a NumPyro model: the log evidence), with its standard error.
 
     On a tempered path with separated modes the fractions of draws without weights are those of the level at which
@@ -100,7 +103,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
 
     Source: Song and Ermon 2019, arXiv 1907.05600, algorithm 1; analysed in Lee, Lu and Tan 2022, arXiv 2206.06227.
     Weights: Neal 2001, Statistics and Computing 11(2); of unadjusted steps: Heng et al. 2020, arXiv 1708.08396, section
-    4.1, and Thin et al. 2021, arXiv 2103.10943.
+    4.1, and Thin et al. 2021, arXiv 2106.15921.
 
     Attributes:
         num_levels: number of levels of the ladder.
@@ -116,7 +119,8 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
             (the default; its pilot's evaluations are counted in ``num_evaluations``, not in ``nfe``) or "power", the
             inverse temperatures ``(k/n)^3``. Or decreasing times of your own, as many as levels, which on tempered
             paths end at 0.
-        weights: weigh the particles (tempered paths; Langevin steps, or a sampler that accepts or rejects).
+        weights: weigh the particles (tempered paths; Langevin steps, or a sampler that accepts or rejects: of
+            `BlackJAX` one that does).
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -180,13 +184,30 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
                 path, self.ladder, self.num_levels, corrector, rule=self.step_rule,
                 relative=float(np.mean(relatives)), num_steps=int(np.max(counts)), key=key,
             )  # fmt: skip
-        columns = (ladder.t, ladder.rescale, relatives, np.full(self.num_levels, ladder.divergence))
-        times, factors, sizes, divergences = (jnp.asarray(column, dtype=float) for column in columns)
-        steps = LangevinLevel(times, factors, jnp.asarray(counts, dtype=int), sizes, divergences)
-        once = corrector.evaluations_per_level + evaluations_of_rule(self.step_rule) + 2 * int(self.weights)
+        if self.weights and isinstance(path, TemperedPath) and self._estimates_steps(path):
+            curvature, evaluations = pilot_curvatures(
+                path, ladder.t, corrector, rule=self.step_rule, relatives=relatives, num_steps=int(np.max(counts)),
+                key=jax.random.fold_in(key, 1),
+            )  # fmt: skip
+            ladder = ladder._replace(curvature=curvature, evaluations=ladder.evaluations + evaluations)
+        steps = LangevinLevel(
+            t=jnp.asarray(ladder.t, dtype=float),
+            rescale=jnp.asarray(ladder.rescale, dtype=float),
+            num_steps=jnp.asarray(counts, dtype=int),
+            step_size=jnp.asarray(relatives, dtype=float),
+            divergence=jnp.full(self.num_levels, ladder.divergence, dtype=float),
+            curvature=jnp.asarray(np.broadcast_to(ladder.curvature, ladder.t.shape), dtype=float),
+        )
+        once = corrector.evaluations_per_level
+        once += 2 if self.weights else evaluations_of_rule(self.step_rule)
         nfe = self.num_levels * once + int(counts.sum()) * corrector.evaluations_per_step
         nfe += int(self.denoise and noised) + int(self.weights)
         return Plan(steps.t[0], steps.t[-1], steps, nfe, np.asarray(ladder.evaluations))
+
+    def _estimates_steps(self, path: AbstractScorePath) -> bool:
+        """Whether steps are found from particles."""
+        unknown = self.step_rule == "noise" and path.lipschitz(jnp.ones(())) is None
+        return unknown or self.step_rule in ("jacobian", "snr")
 
     def init(self, path: AbstractScorePath, particles: Position, plan: Plan, *, key: Array) -> LangevinState:
         """The particles as they come."""
@@ -204,7 +225,10 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
         t = as_time(plan_step.t, particles)
         corrector = resolve_corrector(self.corrector)
         count = self.steps_per_level if isinstance(self.steps_per_level, int) else plan_step.num_steps
-        settings: dict[str, Any] = {"rule": self.step_rule, "relative": plan_step.step_size, "key": key}
+        rule: StepRule = self.step_rule
+        if self.weights and self._estimates_steps(path):
+            rule = lambda _: plan_step.curvature  # noqa: E731
+        settings: dict[str, Any] = {"rule": rule, "relative": plan_step.step_size, "key": key}
         if state.log_weights is None or state.log_density is None:
             particles, stats = correct_level(path, particles, t, corrector, num_steps=count, **settings)
             state = LangevinState(particles, None, None)
@@ -214,10 +238,12 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
                 path, particles, t, size, num_steps=count, key=jax.random.fold_in(key, 1)
             )
             density = level_densities(path, particles, t)
-            state = LangevinState(particles, state.log_weights + gained + density - state.log_density, density)
+            log_weights = updated_weights(state.log_weights, gained, density, state.log_density)
+            state = LangevinState(particles, log_weights, density)
             stats = {"level_step_size": size}
         else:
-            log_weights = state.log_weights + level_densities(path, particles, t) - state.log_density
+            density = level_densities(path, particles, t)
+            log_weights = updated_weights(state.log_weights, jnp.zeros_like(density), density, state.log_density)
             particles, stats = correct_level(path, particles, t, corrector, num_steps=count, **settings)
             state = LangevinState(particles, log_weights, level_densities(path, particles, t))
         return state, stats | {"warm_start_divergence": plan_step.divergence}

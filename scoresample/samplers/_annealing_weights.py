@@ -17,6 +17,12 @@ def level_densities(path: AbstractScorePath, particles: Position, t: Array) -> A
     return jax.vmap(lambda p, z: p.standard_logdensity(z, time), in_axes=(path.condition_axes(), 0))(path, particles)
 
 
+def updated_weights(log_weights: Array, gained: Array, density: Array, before: Array) -> Array:
+    """``log_weights + gained + density - before``; particles that once were where there is no mass have no weight."""
+    lost = jnp.isneginf(log_weights) | jnp.isneginf(density)
+    return jnp.where(lost, -jnp.inf, log_weights + gained + density - before)
+
+
 def weighted_langevin(
     path: AbstractScorePath, particles: Position, t: Array, h: Array, *, num_steps: int | Array, key: Array
 ) -> tuple[Position, Array]:

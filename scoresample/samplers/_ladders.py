@@ -34,12 +34,14 @@ class Ladder(NamedTuple):
         rescale: the factors that take particles to each level from the one before.
         divergence: Renyi-2 divergence of neighbours, about the same for all; nan where it was not measured.
         evaluations: score evaluations that it took to find them.
+        curvature: L at each level, where it was found beforehand; else nan.
     """
 
     t: np.ndarray
     rescale: np.ndarray
     divergence: float = float("nan")
     evaluations: int = 0
+    curvature: np.ndarray = np.full((), np.nan)
 
 
 def check_ladder(ladder: LadderChoice) -> None:

@@ -21,7 +21,7 @@ class MetropolisCorrector(AbstractCorrector):
     polynomial of degree up to four along the segment, and the law of the level is then left invariant exactly, at any
     step size; elsewhere its error is of order ``|y - x|^5``. Two new score evaluations a step.
 
-    A step whose score or position is not finite is rejected.
+    A step with a score, at its end or in its middle, or a position that is not finite is rejected.
 
     Source: Metropolis-adjusted diffusion models, arXiv 2605.09654.
     """
@@ -62,7 +62,7 @@ class MetropolisCorrector(AbstractCorrector):
             simpson = jax.tree.map(lambda a, b, c: (a + 4 * b + c) / 6, score_x, score_middle, score_y)
             log_ratio = inner_products(move, simpson) + log_proposal_ratio(move, noise, score_y, h)
             uniform = jax.random.uniform(key_accept, log_ratio.shape, log_ratio.dtype, minval=jnp.finfo(h.dtype).tiny)
-            accept = jnp.log(uniform) < log_ratio
+            accept = (jnp.log(uniform) < log_ratio) & jnp.isfinite(log_ratio)
             x, score_x = (_chosen(accept, new, old) for new, old in ((y, x), (score_y, score_x)))
             return x, score_x, accepted + jnp.mean(accept, dtype=accepted.dtype)
 
