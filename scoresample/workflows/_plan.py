@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 from jaxtyping import ArrayLike
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scoresample.paths import AbstractPerturbedScore, check_concrete, exponential_log_snr, levels_at
@@ -19,6 +20,7 @@ from scoresample.workflows._plan_bounds import (
     discretisation_bound,
     fewest_steps,
     langevin_plan,
+    least_score_bound,
     score_bound,
     start_bound,
 )
@@ -140,27 +142,45 @@ class SamplingPlan:
         """Score evaluations a draw against the log-Sobolev constant of the data, by annealed Langevin and reverse SDE.
 
         Arguments:
-            constants: constants to show, by default from a tenth of the plan's (1 without one) to a thousand times it.
+            constants: constants to show, by default from the largest variance, which no constant is below, to a
+                thousand times the plan's own.
         """
-        centre = 1.0 if self.log_sobolev is None else self.log_sobolev
-        values = np.geomspace(centre / 10, centre * 1000, _FIGURE_POINTS) if constants is None else constants
+        least = float(self.variances.max())
+        own = least if self.log_sobolev is None else self.log_sobolev
+        values = np.geomspace(min(least, own), 1000 * own, _FIGURE_POINTS) if constants is None else constants
         values = np.asarray(values, np.float64)
-        steps = [float(self._langevin(value).steps.sum()) for value in values]
-        figure = new_figure(6.0, 3.6)
+        lines = {"annealed Langevin, any data": (None, "C0")}
+        if self.lipschitz is not None:
+            lines[f"annealed Langevin, score with Lipschitz constant {self.lipschitz:.3g}"] = (self.lipschitz, "C2")
+        figure = new_figure(6.4, 3.8)
         axes = figure.subplots()
-        axes.loglog(values, steps, label="annealed Langevin, worst case")
-        axes.loglog(values, np.full(values.size, self.num_steps), "--", label="reverse SDE (no such constant needed)")
+        for label, (lipschitz, colour) in lines.items():
+            steps = [float(self._langevin(value, lipschitz).steps.sum()) for value in values]
+            axes.loglog(values, steps, color=colour, label=label)
+            if self.log_sobolev is not None:
+                here = float(self._langevin(self.log_sobolev, lipschitz).steps.sum())
+                self._mark(axes, here, colour)
+        axes.loglog(values, np.full(values.size, self.num_steps), "--", color="C1", label="reverse SDE, any data")
         if self.log_sobolev is not None:
-            axes.axvline(self.log_sobolev, color="0.6", linewidth=1)
-        axes.set_xlabel("log-Sobolev constant of the data")
-        axes.set_ylabel("score evaluations a draw")
-        axes.set_title(f"KL <= {self.error:g} in {self.dimension} dimensions", fontsize=10)
-        axes.legend(fontsize=8, frameon=False)
+            self._mark(axes, self.num_steps, "C1")
+        axes.set_xlabel("log-Sobolev constant of the data (squared units)")
+        axes.set_ylabel("score evaluations a draw, at most")
+        axes.set_title(f"KL at most {self.error:g} nats in {self.dimension} dimensions", fontsize=10)
+        axes.grid(color="0.92")
+        axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1.08), borderaxespad=0)
         return figure
 
-    def _langevin(self, log_sobolev: float) -> LangevinPlan:
+    def _mark(self, axes: Axes, steps: float, colour: str) -> None:
+        """The plan's own constant on a line, with the number of steps."""
+        axes.plot([self.log_sobolev], [steps], "o", color=colour)
+        axes.annotate(
+            f"{steps:.2g}" if steps >= 1e5 else f"{steps:,.0f}", (self.log_sobolev or 0.0, steps),
+            xytext=(6, 5), textcoords="offset points", fontsize=8, color=colour,
+        )  # fmt: skip
+
+    def _langevin(self, log_sobolev: float, lipschitz: float | None) -> LangevinPlan:
         return langevin_plan(
-            self.dimension, log_sobolev, self.error, self.noise[0], self.noise[-1], _curvature(self.lipschitz)
+            self.dimension, log_sobolev, self.error, self.noise[0], self.noise[-1], _curvature(lipschitz)
         )
 
     def __repr__(self) -> str:
@@ -364,16 +384,21 @@ def _shortest(
     def remaining(noise: np.ndarray) -> float:
         return discretisation_bound(variances, noise) + score_bound(score_error, variances.size, noise)
 
+    def falling(start: float, num_steps: int) -> float:
+        """What more steps make smaller: all but the part of the score's error that none of them removes."""
+        always = least_score_bound(score_error, variances.size, start, end)
+        return remaining(_ladder(variances, start, end, num_steps, grid)) - always
+
     starts = {min(noisiest, _start_for(variances, share * error)) for share in _START_SHARES}
     found = []
     for start in sorted(starts):
-        left = error - start_bound(variances, start)
+        left = error - start_bound(variances, start) - least_score_bound(score_error, variances.size, start, end)
         if start > end and left > 0:
-            found.append((remaining(_ladder(variances, start, end, _TRIAL_STEPS, grid)) / left, start, left))
+            found.append((falling(start, _TRIAL_STEPS) / left, start, left))
     if not found:
         return None
     _, start, left = min(found)
-    steps = fewest_steps(lambda num: remaining(_ladder(variances, start, end, num, grid)), left, _MOST_STEPS)
+    steps = fewest_steps(lambda num: falling(start, num), left, _MOST_STEPS)
     return None if steps is None else _ladder(variances, start, end, steps, grid)
 
 
@@ -385,7 +410,7 @@ def _why_not(variances: np.ndarray, noisiest: float, end: float, error: float, s
             f"`error`: the path starts at sigma/alpha = {noisiest:.3g}, which alone leaves up to {start:.3g} nats of "
             f"the wanted {error:g}. Use a process with more noise, or allow a larger error."
         )
-    least = score_error * variances.size * np.log(_start_for(variances, error / 2) / end)
+    least = least_score_bound(score_error, variances.size, min(noisiest, _start_for(variances, error / 2)), end)
     if least >= error / 2:
         return (
             f"`score_error`: {score_error:g} a coordinate adds about {least:.3g} nats however many steps are taken, of "
