@@ -152,7 +152,7 @@ class SamplingPlan:
         lines = {"annealed Langevin, any data": (None, "C0")}
         if self.lipschitz is not None:
             lines[f"annealed Langevin, score with Lipschitz constant {self.lipschitz:.3g}"] = (self.lipschitz, "C2")
-        figure = new_figure(6.4, 3.8)
+        figure = new_figure(6.4, 4.2)
         axes = figure.subplots()
         for label, (lipschitz, colour) in lines.items():
             steps = [float(self._langevin(value, lipschitz).steps.sum()) for value in values]
@@ -167,7 +167,8 @@ class SamplingPlan:
         axes.set_ylabel("score evaluations a draw, at most")
         axes.set_title(f"KL at most {self.error:g} nats in {self.dimension} dimensions", fontsize=10)
         axes.grid(color="0.92")
-        axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1.08), borderaxespad=0)
+        axes.set_ylim(self.num_steps / 10, axes.get_ylim()[1] * 1e4)  # room for the legend, and for the numbers
+        axes.legend(fontsize=8, frameon=False)
         return figure
 
     def _mark(self, axes: Axes, steps: float, colour: str) -> None:
@@ -175,7 +176,7 @@ class SamplingPlan:
         axes.plot([self.log_sobolev], [steps], "o", color=colour)
         axes.annotate(
             f"{steps:.2g}" if steps >= 1e5 else f"{steps:,.0f}", (self.log_sobolev or 0.0, steps),
-            xytext=(6, 5), textcoords="offset points", fontsize=8, color=colour,
+            xytext=(8, -9), textcoords="offset points", fontsize=8, color=colour,
         )  # fmt: skip
 
     def _langevin(self, log_sobolev: float, lipschitz: float | None) -> LangevinPlan:
