@@ -260,7 +260,7 @@ def plan(
             [`score_health`][scoresample.score_health] measures against an exact score.
         log_sobolev: the data's log-Sobolev constant C, ``Ent(f^2) <= 2 C E|grad f|^2``: v for a normal law of variance
             v, at most 1/m where ``-grad^2 log p >= m``; [`log_sobolev_bounds`][scoresample.log_sobolev_bounds]
-            estimates it.
+            estimates it. In the coordinates of the plan: standardised ones for a learned score.
         lipschitz: a Lipschitz constant of the data's own score, for annealed Langevin; the curvature of a level is then
             ``1/(1/lipschitz + s^2)`` (log-concave data), without it ``1/s^2``.
         grid: "adapted", "exponential" or "log-snr".
