@@ -41,7 +41,7 @@ def cold_and_annealed(quick, key):
     starts = 5.0 * jax.random.normal(key_starts, (particles, 2))
     runs = {
         "Langevin, cold start": ss.sample(
-            score.at(0.0),
+            score.at(0.01),  # hardly any noise
             ss.ULA(step_size=0.05),
             key=keys[0],
             num_chains=particles,
@@ -62,7 +62,11 @@ def cold_and_annealed(quick, key):
         distance = jnp.linalg.norm(draws.position[..., None, :] - MODES, axis=-1).min(axis=-1)
         shares[name] = float(found.fractions[0]), float(found.standard_errors[0])
         far = float(jnp.mean(distance > 2.0))
-        print(f"{name:22} share {shares[name][0]:.3f} of 0.2, farther than 4 sd from a mode {far:.1%}, {draws.nfe:.0f} NFE")
+        evaluations = draws.info["num_evaluations"] / draws.num_chains / draws.num_draws
+        share, error = shares[name]
+        print(
+            f"{name:22} share {share:.3f} +- {error:.3f}, far from both modes {far:.1%}, {evaluations:.0f} evaluations"
+        )
     return shares
 
 

@@ -201,7 +201,9 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
             )
         grid: Any = "log-snr" if self.ladder is None else self.ladder
         if not isinstance(grid, str) and np.size(grid) < 2:
-            raise ValueError("`ladder`: times of your own must be two or more. For one level: num_levels=1, no `ladder`.")
+            raise ValueError(
+                "`ladder`: times of your own must be two or more. For one level: num_levels=1, no `ladder`."
+            )
         levels = noise_levels(path, max(self.num_levels - 1, 1), grid)
         if not isinstance(self.ladder, str | None):
             self._check_number(levels.t.size)
