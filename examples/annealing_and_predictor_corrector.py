@@ -60,7 +60,8 @@ def cold_and_annealed(quick, key):
     for name, draws in runs.items():
         found = draws_mode_weights(draws, np.asarray(MODES))
         distance = jnp.linalg.norm(draws.position[..., None, :] - MODES, axis=-1).min(axis=-1)
-        shares[name] = float(found.fractions[0]), float(found.standard_errors[0])
+        share = float(found.fractions[0])
+        shares[name] = share, float(np.sqrt(share * (1 - share) / distance.size))
         far = float(jnp.mean(distance > 2.0))
         evaluations = draws.info["num_evaluations"] / draws.num_chains / draws.num_draws
         share, error = shares[name]

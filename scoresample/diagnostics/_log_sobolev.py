@@ -26,9 +26,9 @@ class LogSobolevBounds(NamedTuple):
 
     Attributes:
         lower: the largest variance in any direction: C is at least that (linear functions f).
-        upper: ``1/m``, m the least eigenvalue of minus the Jacobian of the score over the draws and points between pairs
-            of them: C is at most that if m is positive everywhere (Bakry and Emery 1985). Infinite where it is not, or
-            where the lower estimate contradicts it, which says nothing about C.
+        upper: ``1/m``, m the least eigenvalue of minus the score's Jacobian over the draws and over points between
+            pairs of them: C is at most that if m is positive everywhere (Bakry and Emery 1985). Infinite where it is
+            not, or where the lower estimate contradicts it, which says nothing about C.
     """
 
     lower: float

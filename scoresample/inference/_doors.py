@@ -120,13 +120,10 @@ def _find_starts(score: AbstractScore, initial_position: Position | None, num_ch
     want = [(num_chains, *leaf.shape) for leaf in jax.tree.leaves(structure)]
     if jax.tree.structure(position) == jax.tree.structure(structure) and got == want:
         return jax.tree.map(lambda x, leaf: x.astype(leaf.dtype), position, structure)
-    others = {shape[0] for shape in got if shape}
-    if len(others) == 1 and got == [(*others, *leaf.shape) for leaf in jax.tree.leaves(structure)]:
-        raise ValueError(
-            f"`initial_position`: {others.pop()} starts for num_chains={num_chains} chains. Give one position for all "
-            "chains, or one for each."
-        )
-    check_structure(position, structure, name="initial_position")
+    try:
+        check_structure(position, structure, name="initial_position")
+    except ValueError as error:
+        raise ValueError(f"{error} Or give as many starts as chains, along a leading axis: {num_chains}.") from None
     return jax.tree.map(
         lambda x, leaf: jnp.broadcast_to(x.astype(leaf.dtype), (num_chains, *leaf.shape)), position, structure
     )
