@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -159,10 +159,10 @@ class SamplingPlan:
             axes.loglog(values, steps, color=colour, label=label)
             if self.log_sobolev is not None:
                 here = float(self._langevin(self.log_sobolev, lipschitz).steps.sum())
-                self._mark(axes, here, colour)
+                _mark(axes, self.log_sobolev, here, colour)
         axes.loglog(values, np.full(values.size, self.num_steps), "--", color="C1", label="reverse SDE, any data")
         if self.log_sobolev is not None:
-            self._mark(axes, self.num_steps, "C1")
+            _mark(axes, self.log_sobolev, self.num_steps, "C1")
         axes.set_xlabel("log-Sobolev constant of the data (squared units)")
         axes.set_ylabel("score evaluations a draw, at most")
         axes.set_title(f"KL at most {self.error:g} nats in {self.dimension} dimensions", fontsize=10)
@@ -170,14 +170,6 @@ class SamplingPlan:
         axes.set_ylim(self.num_steps / 10, axes.get_ylim()[1] * 1e4)  # room for the legend, and for the numbers
         axes.legend(fontsize=8, frameon=False)
         return figure
-
-    def _mark(self, axes: Axes, steps: float, colour: str) -> None:
-        """The plan's own constant on a line, with the number of steps."""
-        axes.plot([self.log_sobolev], [steps], "o", color=colour)
-        axes.annotate(
-            f"{steps:.2g}" if steps >= 1e5 else f"{steps:,.0f}", (self.log_sobolev or 0.0, steps),
-            xytext=(8, -9), textcoords="offset points", fontsize=8, color=colour,
-        )  # fmt: skip
 
     def _langevin(self, log_sobolev: float, lipschitz: float | None) -> LangevinPlan:
         return langevin_plan(
@@ -315,6 +307,14 @@ def plan(
     )
 
 
+def _mark(axes: Axes, constant: float, steps: float, colour: str) -> None:
+    """A plan's own constant on a line, with the number of steps."""
+    axes.plot([constant], [steps], "o", color=colour)
+    label = f"{steps:.2g}" if steps >= 1e5 else f"{steps:,.0f}"
+    place: dict[str, Any] = {"xytext": (8, -9), "textcoords": "offset points"}
+    axes.annotate(label, (constant, steps), **place, fontsize=8, color=colour)
+
+
 def _curvature(lipschitz: float | None) -> Callable[[np.ndarray], np.ndarray]:
     """The curvature of a level: noise s gives ``1/s^2`` at most, and on smooth data less."""
     flat = 0.0 if lipschitz is None else 1 / lipschitz
@@ -346,7 +346,7 @@ def _described(target: object) -> tuple[np.ndarray, float, float]:
             raise ValueError(
                 f"`target`: the scale must be one positive number or {target[0]} of them, got {target[1]!r}."
             )
-        variances = np.broadcast_to(scales**2, (target[0],)).astype(np.float64)
+        variances = np.broadcast_to(scales**2, (int(target[0]),)).astype(np.float64)
         return variances, float("inf"), _SMALLEST_SCALE * float(np.sqrt(variances.min()))
     _check_path(target, "target")
     assert isinstance(target, AbstractPerturbedScore)
