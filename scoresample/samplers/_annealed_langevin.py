@@ -200,7 +200,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
                 f'`ladder`: "{self.ladder}" is for tempered paths. Noised ones: {list(get_args(GridName))}.'
             )
         grid: Any = "log-snr" if self.ladder is None else self.ladder
-        if not isinstance(grid, str) and np.size(grid) < 2:
+        if np.ndim(grid) == 1 and np.size(grid) < 2:
             raise ValueError(
                 "`ladder`: times of your own must be two or more. For one level: num_levels=1, no `ladder`."
             )

@@ -149,7 +149,7 @@ class SamplingPlan:
         own = least if self.log_sobolev is None else self.log_sobolev
         values = np.geomspace(min(least, own), 1000 * own, _FIGURE_POINTS) if constants is None else constants
         values = np.asarray(values, np.float64)
-        lines = {"annealed Langevin, any data": (None, "C0")}
+        lines: dict[str, tuple[float | None, str]] = {"annealed Langevin, any data": (None, "C0")}
         if self.lipschitz is not None:
             lines[f"annealed Langevin, score with Lipschitz constant {self.lipschitz:.3g}"] = (self.lipschitz, "C2")
         figure = new_figure(6.4, 4.2)
