@@ -15,6 +15,8 @@ from scoresample.scores import AbstractScore, Position, check_structure
 
 _MOST_POINTS = 256
 """Points at which the Jacobian is looked at."""
+_CONTRADICTION = 1.3
+"""The upper estimate is dropped where the lower one exceeds it by this factor and chance."""
 _MOST_DIMENSIONS = 512
 """Beyond, a full Jacobian is too dear."""
 
@@ -24,8 +26,9 @@ class LogSobolevBounds(NamedTuple):
 
     Attributes:
         lower: the largest variance in any direction: C is at least that (linear functions f).
-        upper: ``1/m``, m the least eigenvalue of minus the score's Jacobian over the draws: C is at most that if m is
-            positive everywhere (Bakry and Emery 1985); infinite where it is not, which says nothing about C.
+        upper: ``1/m``, m the least eigenvalue of minus the score's Jacobian over the draws and over points between
+            pairs of them: C is at most that if m is positive everywhere (Bakry and Emery 1985). Infinite where it is
+            not, or where the lower estimate contradicts it, which says nothing about C.
     """
 
     lower: float
@@ -36,7 +39,7 @@ def log_sobolev_bounds(score: AbstractScore, draws: Draws | Any) -> LogSobolevBo
     """Estimates of the log-Sobolev constant of a density, from its score and draws of it.
 
     Exact on normal densities, where both are the largest variance. Separated modes make the constant exponentially
-    large: the upper bound is then infinite, and the lower one knows only the variance.
+    large: the upper estimate is then infinite, and the lower one knows only the variance.
 
     Arguments:
         score: the score of the density, such as ``path.at(t)``.
@@ -79,9 +82,23 @@ def log_sobolev_bounds(score: AbstractScore, draws: Draws | Any) -> LogSobolevBo
     if not np.isfinite(flat).all():
         raise ValueError("`draws`: some values are not finite. Drop those draws.")
     lower = float(np.linalg.eigvalsh(np.atleast_2d(np.cov(flat.T)))[-1])
-    some = jax.tree.map(lambda x: jnp.asarray(x[:: -(-x.shape[0] // _MOST_POINTS)]), tree)
-    least = float(np.min(np.asarray(_least_curvatures(score, some))))
-    return LogSobolevBounds(lower, 1 / least if least > 0 else float("inf"))
+    least = float(np.min(np.asarray(_least_curvatures(score, _places(tree, flat.shape[0])))))
+    upper = 1 / least if least > 0 else float("inf")
+    chance = 1 + np.sqrt(flat.shape[1] / flat.shape[0])  # by which the largest eigenvalue of a sample is too large
+    return LogSobolevBounds(lower, float("inf") if lower > _CONTRADICTION * chance**2 * upper else upper)
+
+
+def _places(tree: Position, number: int) -> Position:
+    """Some of the draws, and points on the segments between pairs of them, where a valley between modes would be."""
+    step = -(-number // _MOST_POINTS)
+
+    def one(x: np.ndarray) -> Array:
+        first = x[::step]
+        second = np.roll(first, first.shape[0] // 2, axis=0)
+        share = np.linspace(0.3, 0.7, first.shape[0], dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        return jnp.asarray(np.concatenate([first, (1 - share) * first + share * second]))
+
+    return jax.tree.map(one, tree)
 
 
 @eqx.filter_jit

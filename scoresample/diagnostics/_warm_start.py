@@ -96,12 +96,11 @@ class WarmStart:
             )
         if not self.finite.all():
             what = "infinite" if self.exact else "not estimated (too heavy a tail) and may be infinite"
+            advice = f" Use a finer ladder: {self.enough_levels} levels uniform in log-SNR are enough for every law."
             if np.isfinite(self.bound[~self.finite]).all():
                 what = f"not estimated (too heavy a tail), but at most {self.bound[~self.finite].max():.3g}"
-            lines.append(
-                f"At {int((~self.finite).sum())} of {self.t.size} levels it is {what}. Use a finer ladder: "
-                f"{self.enough_levels} levels uniform in log-SNR are enough for every law."
-            )
+                advice = ""
+            lines.append(f"At {int((~self.finite).sum())} of {self.t.size} levels it is {what}.{advice}")
         return "\n".join(lines)
 
 

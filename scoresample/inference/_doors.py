@@ -11,6 +11,9 @@ from jaxtyping import Array
 from scoresample.paths import AbstractPerturbedScore, AbstractScorePath
 from scoresample.scores import AbstractScore, Position, check_structure, structure_of
 
+_MOST_NAMED = 8
+"""Chains that an error names."""
+
 
 def check_key(key: Any) -> Array:
     """A typed key, also from an old raw one.
@@ -75,7 +78,7 @@ def starts(score: AbstractScore, initial_position: Position | None, num_chains: 
     finite = _finite_by_chain(positions)
     if not finite.all():
         raise ValueError(
-            f"`initial_position`: the starts of the chains {np.flatnonzero(~finite).tolist()} are not finite. Give "
+            f"`initial_position`: the starts of the chains {_numbers(~finite)} are not finite. Give "
             "finite numbers, in unconstrained space."
         )
     one = jax.tree.map(lambda x: x[0], positions)
@@ -89,10 +92,16 @@ def starts(score: AbstractScore, initial_position: Position | None, num_chains: 
     finite = _finite_by_chain(_scores(score, positions))
     if not finite.all():
         raise ValueError(
-            f"`target`: the score is not finite at the starts of the chains {np.flatnonzero(~finite).tolist()}. Give "
+            f"`target`: the score is not finite at the starts of the chains {_numbers(~finite)}. Give "
             "an `initial_position` inside the support, or check the density there."
         )
     return positions
+
+
+def _numbers(which: np.ndarray) -> str:
+    """The numbers of some chains, the first of them where they are many."""
+    found = np.flatnonzero(which).tolist()
+    return str(found) if len(found) <= _MOST_NAMED else f"{found[:_MOST_NAMED]} and {len(found) - _MOST_NAMED} more"
 
 
 def _find_starts(score: AbstractScore, initial_position: Position | None, num_chains: int, key: Array) -> Position:
@@ -111,7 +120,10 @@ def _find_starts(score: AbstractScore, initial_position: Position | None, num_ch
     want = [(num_chains, *leaf.shape) for leaf in jax.tree.leaves(structure)]
     if jax.tree.structure(position) == jax.tree.structure(structure) and got == want:
         return jax.tree.map(lambda x, leaf: x.astype(leaf.dtype), position, structure)
-    check_structure(position, structure, name="initial_position")
+    try:
+        check_structure(position, structure, name="initial_position")
+    except ValueError as error:
+        raise ValueError(f"{error} Or give as many starts as chains, along a leading axis: {num_chains}.") from None
     return jax.tree.map(
         lambda x, leaf: jnp.broadcast_to(x.astype(leaf.dtype), (num_chains, *leaf.shape)), position, structure
     )

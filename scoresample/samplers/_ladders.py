@@ -56,6 +56,8 @@ def noised_ladder(path: AbstractPerturbedScore, ladder: LadderChoice, num_levels
     if isinstance(ladder, str) and ladder in get_args(LadderName):
         raise ValueError(f'`ladder`: "{ladder}" is for tempered paths. Noised ones: {list(get_args(GridName))}.')
     grid: Any = "log-snr" if ladder is None else ladder
+    if np.ndim(grid) == 1 and np.size(grid) < 2:
+        raise ValueError("`ladder`: times of your own must be two or more. For one level: num_levels=1, no `ladder`.")
     levels = noise_levels(path, max(num_levels - 1, 1), grid)
     if not isinstance(ladder, str | None):
         _check_number(levels.t.size, num_levels)

@@ -22,8 +22,10 @@ class UnderdampedCorrector(AbstractCorrector):
     ``T = sqrt(2 h)`` with a frozen score (h = c/L, so T = sqrt(2 c/L)) and friction ``g = 2 sqrt(L)``:
     ``x' = x + a v + (T - a)/g s + n_x``, ``v' = exp(-g T) v + a s + n_v``, ``a = (1 - exp(-g T))/g``, with normal
     noise of ``Var n_v = 1 - exp(-2 g T)``, ``Cov = (1 - exp(-g T))^2/g`` and
-    ``Var n_x = 2/g [T - 2 a + (1 - exp(-2 g T))/(2 g)]``. The law of the level is left invariant with a bias of
-    order c; several steps a level move further than as many of the overdamped dynamics.
+    ``Var n_x = 2/g [T - 2 a + (1 - exp(-2 g T))/(2 g)]``. The law of the level is left
+    invariant with a bias of order sqrt(c): in the stiffest direction of a Gaussian the variance comes out 4% too large
+    for c = .01, 18% for .2 and 47% for 1, where overdamped steps make it .5%, 11% and 100%. Several steps a level move
+    further than as many of the overdamped dynamics.
 
     Source: Chen et al. 2023, arXiv 2305.11798, section 3.2; the integrator is of Cheng et al. 2018, arXiv 1707.03663.
     """

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
 import pandas as pd
 from jaxtyping import ArrayLike
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scoresample.paths import AbstractPerturbedScore, check_concrete, exponential_log_snr, levels_at
@@ -19,6 +20,7 @@ from scoresample.workflows._plan_bounds import (
     discretisation_bound,
     fewest_steps,
     langevin_plan,
+    least_score_bound,
     score_bound,
     start_bound,
 )
@@ -140,27 +142,38 @@ class SamplingPlan:
         """Score evaluations a draw against the log-Sobolev constant of the data, by annealed Langevin and reverse SDE.
 
         Arguments:
-            constants: constants to show, by default from a tenth of the plan's (1 without one) to a thousand times it.
+            constants: constants to show, by default from the largest variance, which no constant is below, to a
+                thousand times the plan's own.
         """
-        centre = 1.0 if self.log_sobolev is None else self.log_sobolev
-        values = np.geomspace(centre / 10, centre * 1000, _FIGURE_POINTS) if constants is None else constants
+        least = float(self.variances.max())
+        own = least if self.log_sobolev is None else self.log_sobolev
+        values = np.geomspace(min(least, own), 1000 * own, _FIGURE_POINTS) if constants is None else constants
         values = np.asarray(values, np.float64)
-        steps = [float(self._langevin(value).steps.sum()) for value in values]
-        figure = new_figure(6.0, 3.6)
+        lines: dict[str, tuple[float | None, str]] = {"annealed Langevin, any data": (None, "C0")}
+        if self.lipschitz is not None:
+            lines[f"annealed Langevin, score with Lipschitz constant {self.lipschitz:.3g}"] = (self.lipschitz, "C2")
+        figure = new_figure(6.4, 4.2)
         axes = figure.subplots()
-        axes.loglog(values, steps, label="annealed Langevin, worst case")
-        axes.loglog(values, np.full(values.size, self.num_steps), "--", label="reverse SDE (no such constant needed)")
+        for label, (lipschitz, colour) in lines.items():
+            steps = [float(self._langevin(value, lipschitz).steps.sum()) for value in values]
+            axes.loglog(values, steps, color=colour, label=label)
+            if self.log_sobolev is not None:
+                here = float(self._langevin(self.log_sobolev, lipschitz).steps.sum())
+                _mark(axes, self.log_sobolev, here, colour)
+        axes.loglog(values, np.full(values.size, self.num_steps), "--", color="C1", label="reverse SDE, any data")
         if self.log_sobolev is not None:
-            axes.axvline(self.log_sobolev, color="0.6", linewidth=1)
-        axes.set_xlabel("log-Sobolev constant of the data")
-        axes.set_ylabel("score evaluations a draw")
-        axes.set_title(f"KL <= {self.error:g} in {self.dimension} dimensions", fontsize=10)
+            _mark(axes, self.log_sobolev, self.num_steps, "C1")
+        axes.set_xlabel("log-Sobolev constant of the data (squared units)")
+        axes.set_ylabel("score evaluations a draw, at most")
+        axes.set_title(f"KL at most {self.error:g} nats in {self.dimension} dimensions", fontsize=10)
+        axes.grid(color="0.92")
+        axes.set_ylim(self.num_steps / 10, axes.get_ylim()[1] * 1e4)  # room for the legend, and for the numbers
         axes.legend(fontsize=8, frameon=False)
         return figure
 
-    def _langevin(self, log_sobolev: float) -> LangevinPlan:
+    def _langevin(self, log_sobolev: float, lipschitz: float | None) -> LangevinPlan:
         return langevin_plan(
-            self.dimension, log_sobolev, self.error, self.noise[0], self.noise[-1], _curvature(self.lipschitz)
+            self.dimension, log_sobolev, self.error, self.noise[0], self.noise[-1], _curvature(lipschitz)
         )
 
     def __repr__(self) -> str:
@@ -237,7 +250,7 @@ def plan(
             [`score_health`][scoresample.score_health] measures against an exact score.
         log_sobolev: the data's log-Sobolev constant C, ``Ent(f^2) <= 2 C E|grad f|^2``: v for a normal law of variance
             v, at most 1/m where ``-grad^2 log p >= m``; [`log_sobolev_bounds`][scoresample.log_sobolev_bounds]
-            estimates it.
+            estimates it. In the coordinates of the plan: standardised ones for a learned score.
         lipschitz: a Lipschitz constant of the data's own score, for annealed Langevin; the curvature of a level is then
             ``1/(1/lipschitz + s^2)`` (log-concave data), without it ``1/s^2``.
         grid: "adapted", "exponential" or "log-snr".
@@ -292,6 +305,14 @@ def plan(
     )
 
 
+def _mark(axes: Axes, constant: float, steps: float, colour: str) -> None:
+    """A plan's own constant on a line, with the number of steps."""
+    axes.plot([constant], [steps], "o", color=colour)
+    label = f"{steps:.2g}" if steps >= 1e5 else f"{steps:,.0f}"
+    place: dict[str, Any] = {"xytext": (8, -9), "textcoords": "offset points"}
+    axes.annotate(label, (constant, steps), **place, fontsize=8, color=colour)
+
+
 def _curvature(lipschitz: float | None) -> Callable[[np.ndarray], np.ndarray]:
     """The curvature of a level: noise s gives ``1/s^2`` at most, and on smooth data less."""
     flat = 0.0 if lipschitz is None else 1 / lipschitz
@@ -323,7 +344,7 @@ def _described(target: object) -> tuple[np.ndarray, float, float]:
             raise ValueError(
                 f"`target`: the scale must be one positive number or {target[0]} of them, got {target[1]!r}."
             )
-        variances = np.full(int(target[0]), scales**2)
+        variances = np.broadcast_to(scales**2, (int(target[0]),)).astype(np.float64)
         return variances, float("inf"), _SMALLEST_SCALE * float(np.sqrt(variances.min()))
     _check_path(target, "target")
     assert isinstance(target, AbstractPerturbedScore)
@@ -359,28 +380,25 @@ def _shortest(
 ) -> np.ndarray | None:
     """The ladder of fewest steps, over the shares of the error that the start may take, or None if there is none."""
 
-    def above_floor(start: float, num: int) -> float:
-        """What more steps can still remove: a score's error adds `floor` however fine the ladder."""
-        noise = _ladder(variances, start, end, num, grid)
-        total = discretisation_bound(variances, noise) + score_bound(score_error, variances.size, noise)
-        return total - _floor(variances, start, end, score_error)
+    def remaining(noise: np.ndarray) -> float:
+        return discretisation_bound(variances, noise) + score_bound(score_error, variances.size, noise)
+
+    def falling(start: float, num_steps: int) -> float:
+        """What more steps make smaller: all but the part of the score's error that none of them removes."""
+        always = least_score_bound(score_error, variances.size, start, end)
+        return remaining(_ladder(variances, start, end, num_steps, grid)) - always
 
     starts = {min(noisiest, _start_for(variances, share * error)) for share in _START_SHARES}
     found = []
     for start in sorted(starts):
-        left = error - start_bound(variances, start) - _floor(variances, start, end, score_error)
+        left = error - start_bound(variances, start) - least_score_bound(score_error, variances.size, start, end)
         if start > end and left > 0:
-            found.append((above_floor(start, _TRIAL_STEPS) / left, start, left))
+            found.append((falling(start, _TRIAL_STEPS) / left, start, left))
     if not found:
         return None
     _, start, left = min(found)
-    steps = fewest_steps(lambda num: above_floor(start, num), left, _MOST_STEPS)
+    steps = fewest_steps(lambda num: falling(start, num), left, _MOST_STEPS)
     return None if steps is None else _ladder(variances, start, end, steps, grid)
-
-
-def _floor(variances: np.ndarray, start: float, end: float, score_error: float) -> float:
-    """The score's term in the limit of many steps: ``d e log(s_0/s_N)``."""
-    return score_error * variances.size * float(np.log(max(start / end, 1.0)))
 
 
 def _why_not(variances: np.ndarray, noisiest: float, end: float, error: float, score_error: float) -> str:
@@ -391,7 +409,7 @@ def _why_not(variances: np.ndarray, noisiest: float, end: float, error: float, s
             f"`error`: the path starts at sigma/alpha = {noisiest:.3g}, which alone leaves up to {start:.3g} nats of "
             f"the wanted {error:g}. Use a process with more noise, or allow a larger error."
         )
-    least = _floor(variances, min(noisiest, _start_for(variances, error / 2)), end, score_error)
+    least = least_score_bound(score_error, variances.size, min(noisiest, _start_for(variances, error / 2)), end)
     if least >= error / 2:
         return (
             f"`score_error`: {score_error:g} a coordinate adds about {least:.3g} nats however many steps are taken, of "

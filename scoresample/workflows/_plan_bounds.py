@@ -47,6 +47,11 @@ def score_bound(score_error: float, dimension: int, noise: np.ndarray) -> float:
     return float(score_error * dimension * np.sum(step_weights(noise) * noise[:-1] ** 2))
 
 
+def least_score_bound(score_error: float, dimension: int, start: float, end: float) -> float:
+    """What `score_bound` tends to as steps are added between two levels: ``d e log(s_0/s_N)``."""
+    return float(score_error * dimension * np.log(start / end))
+
+
 def step_weights(noise: np.ndarray) -> np.ndarray:
     """``w_k``, the integral of ``e^(2 lambda) dlambda`` over each step."""
     return np.diff(1 / np.asarray(noise) ** 2) / 2
