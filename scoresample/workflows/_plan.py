@@ -266,9 +266,9 @@ def plan(
     Examples:
         >>> import scoresample as ss
         >>> ss.plan((2, 1.0), error=0.1).num_steps
-        496
+        574
         >>> print(ss.plan((2, 1.0), error=0.1).table.bound.round(3).to_dict())
-        {'start': 0.005, 'discretisation': 0.095, 'score error': 0.0, 'total': 0.1}
+        {'start': 0.002, 'discretisation': 0.098, 'score error': 0.0, 'total': 0.1}
     """
     _check_numbers(error=error, delta=delta, log_sobolev=log_sobolev, lipschitz=lipschitz)
     if not 0 <= score_error < float("inf"):
