@@ -133,7 +133,8 @@ class SamplingBudget:
                 "that, and the discretisation is that of the score itself. Pass exact= for a bound."
             )
         return (
-            f"The total is an upper bound, up to its standard error, of {laws}; by Pinsker's inequality their total "
+            "If the data are draws of the exact score's law, the total is an upper bound, up to its standard error, of "
+            f"{laws}; by Pinsker's inequality their total "
             f"variation is at most {self.total_variation:.2g}. It is loose by design, since it compares whole paths: "
             "with N steps the discretisation falls like 1/N, what it adds to the divergence itself like 1/N^2."
         )

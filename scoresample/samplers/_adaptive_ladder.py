@@ -45,9 +45,10 @@ def adaptive_ladder(
         key: random key.
 
     Returns:
-        Decreasing times, 1 minus the inverse temperatures, of which the last is 0; the Renyi-2 divergence of
-        neighbours, ``log E_k[(p_{k+1}/p_k)^2]``; and the score evaluations that it took. The ladder does not depend on
-        the particles of the run that follows, whose weights it therefore leaves unbiased.
+        Decreasing times, 1 minus the inverse temperatures, of which the last is 0; the square of the length of a step,
+        which is the Renyi-2 divergence of neighbours in either direction if it is small; and the score evaluations that
+        it took. The ladder does not depend on the particles of the run that follows, whose weights it therefore leaves
+        unbiased.
 
     Raises:
         ValueError: if the target is so far from the reference that the pilot does not arrive.

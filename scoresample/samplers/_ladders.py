@@ -32,7 +32,8 @@ class Ladder(NamedTuple):
     Attributes:
         t: decreasing times.
         rescale: the factors that take particles to each level from the one before.
-        divergence: Renyi-2 divergence of neighbours, about the same for all; nan where it was not measured.
+        divergence: Renyi-2 divergence of neighbours in the limit of short steps, (length/levels)^2; nan where it was
+            not measured.
         evaluations: score evaluations that it took to find them.
         curvature: L at each level, where it was found beforehand; else nan.
     """

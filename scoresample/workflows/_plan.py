@@ -36,6 +36,8 @@ _START_SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 _SMALLEST_SCALE = 0.03
 """Sampling ends, unless told, where the noise is this fraction of the smallest scale: 0.1% of its variance."""
 _FIGURE_POINTS = 25
+_VARIANCE_TOLERANCE = 1.05
+"""Up to which a path's variances may exceed those of a plan: what rounding and a finite sample do."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,23 +88,27 @@ class SamplingPlan:
 
     @property
     def horizon(self) -> float:
-        """The Ornstein-Uhlenbeck time T that the first level stands for, ``log(1 + s^2)/2``."""
-        return float(np.log1p(self.noise[0] ** 2) / 2)
+        """The Ornstein-Uhlenbeck time T of the first level, ``log(1 + s^2/v)/2`` with v the mean variance."""
+        return float(self._times[0])
 
     @property
     def kappa(self) -> float:
-        """The largest step of the ladder relative to min(1, t), t the Ornstein-Uhlenbeck time: about N^-1 log(1/delta).
+        """The largest step of the ladder relative to min(1, t) at its end, t the Ornstein-Uhlenbeck time.
 
         Ladders other than "exponential" take long steps at much noise, which this number says little about.
         """
-        times = np.log1p(self.noise**2) / 2
-        return float(np.max(-np.diff(times) / np.minimum(1.0, times[:-1])))
+        return float(np.max(-np.diff(self._times) / np.minimum(1.0, self._times[1:])))
+
+    @property
+    def _times(self) -> np.ndarray:
+        """The levels in Ornstein-Uhlenbeck time, for data scaled to unit variance as the papers have them."""
+        return np.log1p(self.noise**2 / self.variances.mean()) / 2
 
     @property
     def table(self) -> pd.DataFrame:
         """The terms of the bound: one row each."""
         d, horizon, kappa, num = self.dimension, self.horizon, self.kappa, self.num_steps
-        order, term = d * np.log(self.noise[-1] ** 2) ** 2 / num, "d log(delta)^2/N"
+        order, term = d * np.log(self.noise[-1] ** 2 / self.variances.mean()) ** 2 / num, "d log(delta)^2/N"
         if self.grid == "exponential":
             order, term = kappa**2 * d * num + kappa * d * horizon, "kappa^2 d N + kappa d T"
         rows = {
@@ -129,6 +135,12 @@ class SamplingPlan:
         size = sum(leaf.size for leaf in jax.tree.leaves(path.structure))
         if size != self.dimension:
             raise ValueError(f"`path` has {size} coordinates, but the plan was made for {self.dimension}.")
+        wider = np.max(_variances_of(path) / self.variances)
+        if wider > _VARIANCE_TOLERANCE:
+            raise ValueError(
+                f"`path`: its data have up to {wider:.3g} times the variance that the plan was made for. Plan for the "
+                "path itself: plan(path, error=...)."
+            )
         times = levels_at(path, -np.log(self.noise)).t
         low, high = (float(end) for end in np.asarray(path.log_snr_range))
         if -np.log(self.noise[0]) < low - 1e-4 or -np.log(self.noise[-1]) > high + 1e-4:
@@ -149,7 +161,7 @@ class SamplingPlan:
         own = least if self.log_sobolev is None else self.log_sobolev
         values = np.geomspace(min(least, own), 1000 * own, _FIGURE_POINTS) if constants is None else constants
         values = np.asarray(values, np.float64)
-        lines: dict[str, tuple[float | None, str]] = {"annealed Langevin, any data": (None, "C0")}
+        lines: dict[str, tuple[float | None, str]] = {"annealed Langevin, log-concave data": (None, "C0")}
         if self.lipschitz is not None:
             lines[f"annealed Langevin, score with Lipschitz constant {self.lipschitz:.3g}"] = (self.lipschitz, "C2")
         figure = new_figure(6.4, 4.2)
@@ -162,7 +174,7 @@ class SamplingPlan:
                 _mark(axes, self.log_sobolev, here, colour)
         axes.loglog(values, np.full(values.size, self.num_steps), "--", color="C1", label="reverse SDE, any data")
         if self.log_sobolev is not None:
-            _mark(axes, self.log_sobolev, self.num_steps, "C1")
+            _mark(axes, self.log_sobolev, float(self.num_steps), "C1")
         axes.set_xlabel("log-Sobolev constant of the data (squared units)")
         axes.set_ylabel("score evaluations a draw, at most")
         axes.set_title(f"KL at most {self.error:g} nats in {self.dimension} dimensions", fontsize=10)
@@ -173,7 +185,7 @@ class SamplingPlan:
 
     def _langevin(self, log_sobolev: float, lipschitz: float | None) -> LangevinPlan:
         return langevin_plan(
-            self.dimension, log_sobolev, self.error, self.noise[0], self.noise[-1], _curvature(lipschitz)
+            self.variances, log_sobolev, self.error, self.noise[0], self.noise[-1], _curvature(lipschitz)
         )
 
     def __repr__(self) -> str:
@@ -233,16 +245,18 @@ def plan(
     and e the score's squared error in units of the noise, a coordinate. By Girsanov's theorem; there is no cross term,
     since the exact denoiser is a martingale in reverse time. Only the variances v of the data enter: no smoothness, no
     log-concavity, no bounded support. On the ladder "adapted", on which this bound is least, N steps leave about
-    ``d log(1 + v/delta)^2/(2 N)``: nearly linear in d, and the constant in front of Benton et al. 2024, arXiv
-    2308.03686, theorem 1, whose ladder is "exponential".
+    ``d l (l + 1)/(2 N)``, ``l = log(1 + v/delta)``: nearly linear in d, of the same kind as the bound of Benton et al.
+    2024, arXiv 2308.03686, theorem 1, who freeze the score on the ladder "exponential".
 
-    With a log-Sobolev constant the plan has the levels and steps of annealed Langevin too, which need it: polynomial,
-    and by orders of magnitude more (Lee, Lu and Tan 2022, arXiv 2206.06227). Bounds are worst cases. What a run is
+    With a log-Sobolev constant the plan has the levels and steps of annealed Langevin on log-concave data too, which
+    need it: polynomial, and by orders of magnitude more (Lee, Lu and Tan 2022, arXiv 2206.06227). That bound is on
+    KL(law of the draws || noised data), the other direction. Bounds are worst cases. What a run is
     really off by is at most what [`sampling_budget`][scoresample.sampling_budget] measures on data.
 
     Arguments:
-        target: a perturbed score, whose data's variances and range of levels are used; or (dimension, scale), scale one
-            standard deviation for all coordinates or one for each.
+        target: a perturbed score, whose data's variances (1 in standard coordinates where a network was not told them)
+            and range of levels are used; or (dimension, scale), scale one standard deviation for all coordinates or one
+            for each.
         error: the wanted KL divergence, in nats; total variation is then at most ``sqrt(error/2)``.
         delta: variance of the noise, (sigma/alpha)^2, at which sampling stops. By default where the path ends, or 0.1%
             of the smallest variance.
@@ -252,7 +266,7 @@ def plan(
             v, at most 1/m where ``-grad^2 log p >= m``; [`log_sobolev_bounds`][scoresample.log_sobolev_bounds]
             estimates it. In the coordinates of the plan: standardised ones for a learned score.
         lipschitz: a Lipschitz constant of the data's own score, for annealed Langevin; the curvature of a level is then
-            ``1/(1/lipschitz + s^2)`` (log-concave data), without it ``1/s^2``.
+            ``1/(1/lipschitz + s^2)``, without it ``1/s^2``; both hold for log-concave data.
         grid: "adapted", "exponential" or "log-snr".
 
     Returns:
@@ -281,13 +295,18 @@ def plan(
         raise ValueError(
             f"`delta`: the path ends at sigma/alpha = {least:.3g}, so at least {least**2:.3g}, got {delta}."
         )
+    if log_sobolev is not None and log_sobolev < variances.max() * (1 - 1e-6):
+        raise ValueError(
+            f"`log_sobolev`: no log-Sobolev constant is below the largest variance, {variances.max():.3g} here, got "
+            f"{log_sobolev}."
+        )
     ladders = {name: _shortest(variances, noisiest, end, error, score_error, name) for name in get_args(PlannedGrid)}
     noise = ladders.pop(grid)
     if noise is None:
         raise ValueError(_why_not(variances, noisiest, end, error, score_error))
     langevin = None
     if log_sobolev is not None:
-        langevin = langevin_plan(variances.size, log_sobolev, error, noise[0], noise[-1], _curvature(lipschitz))
+        langevin = langevin_plan(variances, log_sobolev, error, noise[0], noise[-1], _curvature(lipschitz))
     return SamplingPlan(
         dimension=variances.size,
         variances=variances,
@@ -348,10 +367,15 @@ def _described(target: object) -> tuple[np.ndarray, float, float]:
         return variances, float("inf"), _SMALLEST_SCALE * float(np.sqrt(variances.min()))
     _check_path(target, "target")
     assert isinstance(target, AbstractPerturbedScore)
-    leaves = zip(jax.tree.leaves(target.data_moments()[1]), jax.tree.leaves(target.structure), strict=True)
-    variances = np.concatenate([np.broadcast_to(np.asarray(v, np.float64), s.shape).ravel() for v, s in leaves])
+    variances = _variances_of(target)
     low, high = np.asarray(target.log_snr_range, np.float64)
     return variances, float(np.exp(-low)), float(np.exp(-high))
+
+
+def _variances_of(path: AbstractPerturbedScore) -> np.ndarray:
+    """Variances of the coordinates in standard coordinates: 1 where they are not known."""
+    leaves = zip(jax.tree.leaves(path.data_moments()[1]), jax.tree.leaves(path.structure), strict=True)
+    return np.concatenate([np.broadcast_to(np.asarray(v, np.float64), s.shape).ravel() for v, s in leaves])
 
 
 def _start_for(variances: np.ndarray, share: float) -> float:

@@ -103,7 +103,7 @@ class LangevinPlan(NamedTuple):
     Attributes:
         noise: the levels, decreasing.
         steps: Langevin steps at each.
-        step_size: of each, relative to ``1/L = s^2``.
+        step_size: of each, relative to ``1/L``, L the curvature that was given.
     """
 
     noise: np.ndarray
@@ -116,27 +116,33 @@ _WARM = 1.0
 
 
 def langevin_plan(
-    dimension: int,
+    variances: np.ndarray,
     log_sobolev: float,
     error: float,
     start: float,
     end: float,
     curvature: Callable[[np.ndarray], np.ndarray],
 ) -> LangevinPlan:
-    """Levels and steps at which annealed Langevin provably ends within `error` nats.
+    """Levels and steps at which annealed Langevin ends within `error` nats, KL(law of the draws || noised data).
 
-    At a level with log-Sobolev constant ``C + s^2`` (Chafai 2004, arXiv math/0404220, section 3.3) and curvature L,
-    Langevin steps ``h <= 1/(4 C L^2)`` bring KL to at most ``exp(-n h/C) KL_0 + 8 h d L^2 C`` (Vempala and Wibisono
-    2019, arXiv 1903.08568, theorem 1). Levels are as far apart as keeps their Renyi-2 divergence, at most ``-d/2 log(1
-    - (r - 1)^2)`` for a ratio r of variances, within one nat; then the next starts from ``KL <= 2 KL + R_2``, the weak
-    triangle inequality. All but the last are left at one nat.
+    At a level with log-Sobolev constant ``C + s^2`` (Chafai 2004, arXiv math/0211103) and curvature L, a bound on the
+    Hessian of the log density on both sides, Langevin steps ``h <= 1/(4 C L^2)`` bring KL to at most
+    ``exp(-n h/C) KL_0 + 8 h d L^2 C`` (Vempala and Wibisono 2019, arXiv 1903.08568, theorem 1). Levels are as far apart
+    as keeps their Renyi-2 divergence, at most ``-d/2 log(1 - (r - 1)^2)`` for a ratio r of variances, within one nat;
+    then the next starts from ``KL_0 <= 2 KL + R_2``, the weak triangle inequality. All but the last are left at one
+    nat. The start, a normal law with the data's moments, is off by at most ``sum_i [2 u_i - log(1 + u_i)]/2``,
+    ``u = v/s^2``, by convexity.
     """
+    dimension = variances.size
     ratio = 1 + np.sqrt(-np.expm1(-2 * _WARM / dimension))
     num = max(int(np.ceil(2 * np.log(start / end) / np.log(ratio))), 1)
     noise = np.geomspace(start, end, num + 1)[1:]
     left = np.full(num, _WARM)
-    left[-1] = error
+    left[-1] = min(error, _WARM)
+    before = np.full(num, _WARM)
+    share = variances / start**2
+    before[0] = np.sum(2 * share - np.log1p(share)) / 2
     constant, lipschitz = log_sobolev + noise**2, curvature(noise)
     step = np.minimum(1 / (4 * constant * lipschitz**2), left / (16 * dimension * lipschitz**2 * constant))
-    steps = np.ceil(np.log(2 * (3 * _WARM) / left) * constant / step)
-    return LangevinPlan(noise, steps, step * lipschitz)
+    steps = np.ceil(np.maximum(np.log(2 * (2 * before + _WARM) / left), 0.0) * constant / step)
+    return LangevinPlan(noise, np.maximum(steps, 1.0), step * lipschitz)

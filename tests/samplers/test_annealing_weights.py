@@ -55,6 +55,27 @@ def test_weights_make_up_for_the_bias_of_the_steps_and_of_the_ladder(name: str) 
     assert draws.info["log_z_se"] < 0.1
 
 
+@pytest.mark.parametrize("ladder", ["power", "adaptive"])
+def test_weights_of_small_batches_are_unbiased(ladder: Any) -> None:
+    """Steps found from the particles that they move would make them wrong, by several percent here."""
+    target = ss.DensityScore(lambda x: -jnp.sum(x**4) / 4, structure=jnp.zeros(1))
+    tempered = ss.TemperedPath(ss.Gaussian(jnp.zeros(1), 1.0), target)
+    sampler = ss.AnnealedLangevin(3, 3, step_size=0.3, weights=True, ladder=ladder)
+    draws = ss.sample(tempered, sampler, key=jax.random.key(0), num_samples=2_000, batch_size=8)
+    assert draws.info["log_z_se"] < 0.01
+    assert abs(draws.info["log_z"] - 0.94145) < 4 * draws.info["log_z_se"]
+
+
+def test_targets_of_smaller_support_get_weights_of_zero() -> None:
+    target = ss.DensityScore(lambda x: jnp.sum(jnp.where(x > 0, -x, -jnp.inf)), structure=jnp.zeros(1))
+    tempered = ss.TemperedPath(ss.Gaussian(jnp.zeros(1), 4.0), target, lipschitz=1.0)
+    sampler = ss.AnnealedLangevin(20, 3, weights=True, corrector=ss.MALA(step_size=0.3))
+    draws = ss.sample(tempered, sampler, key=jax.random.key(0), num_samples=2_000)
+    assert draws.log_weights is not None
+    assert 0.4 < np.mean(np.isneginf(draws.log_weights)) < 0.6
+    assert abs(draws.info["log_z"]) < 5 * draws.info["log_z_se"] < 0.1
+
+
 def test_without_weights_the_same_draws_are_biased() -> None:
     x = np.asarray(draws_of(ss.AnnealedLangevin(30, 2, step_size=1.2)).position[0])
     assert x.var(axis=0)[1] > 1.5 * VARIANCES[1]
@@ -64,7 +85,8 @@ def test_evaluations_of_weights_are_counted() -> None:
     sampler = ss.AnnealedLangevin(6, 3, weights=True, ladder="power")
     draws = draws_of(sampler)
     assert draws.nfe == 6 * (3 + 2) + 1
-    assert draws.info["num_evaluations"] == 8_000 * draws.nfe
+    estimated = draws.info["num_evaluations"] - 8_000 * draws.nfe
+    assert estimated == 512 * 6 * 4
     adaptive = draws_of(ss.AnnealedLangevin(6, 3))
     pilot = adaptive.info["num_evaluations"] - 8_000 * adaptive.nfe
     assert pilot > 0
@@ -82,10 +104,8 @@ def test_adaptive_levels_are_geometric_between_normal_densities() -> None:
     precisions = np.concatenate([[1.0], t + (1 - t) * 100.0])
     steps = np.diff(np.log(precisions))
     np.testing.assert_allclose(steps, np.log(100) / 12, rtol=0.25)
-    # log E_k[(p_{k+1}/p_k)^2] of variances 1 and 1/r, four times.
-    ratio = np.exp(np.log(100) / 12)
-    expected = 4 * (np.log(ratio) - 0.5 * np.log(2 * ratio - 1))
-    np.testing.assert_allclose(plan.steps.divergence, expected, rtol=0.25)
+    # A length of sqrt(d/2) for one e-fold of the precision.
+    np.testing.assert_allclose(plan.steps.divergence, 4 / 2 * (np.log(100) / 12) ** 2, rtol=0.1)
 
 
 def test_adaptive_levels_lead_to_a_shifted_target_more_evenly_than_a_power_ladder() -> None:
