@@ -84,13 +84,14 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     levels of a noised path, particles are rescaled by the ratio of the alphas. With `denoise`, the last move is
     ``E[x_0 | x_t]``.
 
-    On a tempered path the levels are placed by a pilot run such that neighbours are equally close, and `weights` makes
-    it annealed importance sampling: particles carry weights that correct for everything, the finite ladder and the
-    bias of the steps. For moves that leave their level invariant the weight is the product of ``p_{k+1}/p_k`` at the
-    points where levels change; for Langevin steps it is that times the Metropolis ratios of all steps, which makes the
-    weighted draws right at any step size (sizes that have to be estimated are then found on a second pilot run, not on
-    the particles that they move). `Draws.info` then has ``log_z``, the log of the target's normalising constant
-    (of a NumPyro model: the log evidence), with its standard error.
+    On a tempered path the levels are placed by a pilot run such that neighbours are equally close:
+    ``Draws.info["warm_start_divergence"]`` is their Renyi-2 divergence, to be kept well below 1 by more levels.
+    `weights` makes it annealed importance sampling: particles carry weights that correct for everything, the finite
+    ladder and the bias of the steps. For moves that leave their level invariant the weight is the product of
+    ``p_{k+1}/p_k`` at the points where levels change; for Langevin steps it is that times the Metropolis ratios of all
+    steps, which makes the weighted draws right at any step size (sizes that have to be estimated are then found on a
+    second pilot run, not on the particles that they move). `Draws.info` then has ``log_z``, the log of the target's
+    normalising constant (of a NumPyro model: the log evidence), with its standard error.
 
     On a tempered path with separated modes the fractions of draws without weights are those of the level at which
     particles last crossed: watch them as levels are added. A step size estimated from particles is shared by a batch.
