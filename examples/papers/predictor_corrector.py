@@ -461,11 +461,10 @@ def gaussian_part(cells: dict[str, Any], runs: dict[str, Any], goals: Goals) -> 
         table(["M", "score", "quantity", "value", "goal", "holds"], [*ratios, *checks]),
         "With a biased score predictor-corrector wins **nothing** over the corrector alone: at many evaluations both "
         "have the law that the biased score leaves invariant, and tie. Where a value lies far below that (the rescaled "
-        "corrector, or few evaluations) two errors cancel at the tuned step: a score that is too large makes draws too "
-        "narrow, long Langevin steps and a short ladder make them too wide. The predictor alone is worse, since it also "
-        "keeps what the bias did at the levels before. The last two "
-        "rows hold the propagated laws to runs of the samplers: two runs with one key give the factors of the start to "
-        "rounding, and 20,000 draws the variances.",
+        "corrector, or few evaluations) two errors cancel at the tuned step: a score that is too large makes draws "
+        "too narrow, long Langevin steps and a short ladder make them too wide. The predictor alone is worse, since it "
+        "also keeps what the bias did at the levels before. The last two rows hold the propagated laws to runs of the "
+        "samplers: two runs with one key give the factors of the start to rounding, and 20,000 draws the variances.",
     ]  # fmt: skip
 
 
