@@ -535,7 +535,7 @@ def level_part(found: dict[str, Any], goals: Goals) -> list[str]:
         f"variable of shape {SHAPE:g} (skewed; moments by quadrature). Biases are relative to the variance, and of the "
         "mean in standard deviations, of the worst coordinate, with standard errors. Steps c in units of 1/L, L the "
         "largest curvature (of the log-gamma that at its mode); all correctors spend equal evaluations in a round of "
-        "moves, HMC takes four leapfrog steps of .5/sqrt(L) a move.",
+        "moves, HMC takes four leapfrog steps of .5/sqrt(L) a move whatever c is.",
         table(["target", "c", "corrector", "evaluations", "accepted", "variance", "mean", "goal", "holds"], lines),
         "The Metropolis-adjusted corrector accepts from the score alone, by Simpson's rule, exact for the Gaussian but "
         "not for the log-gamma; HMC, through `BlackJAX(blackjax.hmc, ...)`, by the log density.",
