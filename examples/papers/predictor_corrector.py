@@ -476,8 +476,9 @@ def gaussian_part(cells: dict[str, Any], wide: dict[str, Any], runs: dict[str, A
         table(["M", "score", "quantity", "value", "goal", "holds"], [*ratios, *checks]),
         "With a biased score no win over the corrector alone is claimed: at 320 evaluations predictor-corrector "
         "**ties** with the one that is not rescaled, and the rescaled one is better still. The biased score itself "
-        f"leaves variances invariant that are too small by its factor, a KL of {kl(kept, VARIANCES):.4f}; all that lies below "
-        "owes it to errors that cancel at the tuned settings, since long steps and short ladders make draws too wide. "
+        f"leaves variances invariant that are too small by its factor, a KL of {kl(kept, VARIANCES):.4f}; all that lies "
+        "below owes it to errors that cancel at the tuned settings, since long steps and short ladders make draws too "
+        "wide. "
         "So the second half of the table says how predictor and predictor-corrector compare, and little else. "
         "The last two rows hold the propagated laws to runs of the samplers: two runs with one key give the factors of "
         "the start to rounding, and 20,000 draws the variances.",
@@ -573,8 +574,9 @@ def moon_part(found: dict[str, Any], baseline: float, goals: Goals) -> list[str]
         "`PredictorCorrector` with its defaults. A network trained under one process is sampled under others by "
         "`score.with_process`; the others are trained under their own process on data and with a key of their own. "
         f"Classifier two-sample test of {NUM_DRAWS:,} draws against as many fresh points: .5 is the best and 1 the "
-        "worst; fresh data against fresh data scatter around .5 by about .01. Nothing was tuned. Rows without a goal are there to compare: restart sampling (arXiv "
-        "2306.14878), the underdamped corrector (arXiv 2305.11798) and others, with their defaults.",
+        "worst; fresh data against fresh data scatter around .5 by about .01. Nothing was tuned. Rows without a goal "
+        "are there to compare: restart sampling (arXiv 2306.14878), the underdamped corrector (arXiv 2305.11798) and "
+        "others, with their defaults.",
         table(["sampler", "trained", "sampled", "evaluations", "C2ST", "goal", "holds"], lines),
         "![Draws of two moons under three noise processes](IMAGES/predictor-corrector-moons.png)",
     ]
