@@ -478,7 +478,7 @@ def gaussian_part(cells: dict[str, Any], wide: dict[str, Any], runs: dict[str, A
         "**ties** with the one that is not rescaled, and the rescaled one is better still. The biased score itself "
         f"leaves variances invariant that are too small by its factor, a KL of {kl(kept, VARIANCES):.4f}; all that "
         "lies below owes it to errors that cancel at the tuned settings, since long steps and short ladders make "
-        "draws too wide. So the second half of the table says how predictor and predictor-corrector compare, and little else. "
+        "draws too wide. So the second half of the table says how predictor and predictor-corrector compare, no more. "
         "The last two rows hold the propagated laws to runs of the samplers: two runs with one key give the factors of "
         "the start to rounding, and 20,000 draws the variances.",
     ]  # fmt: skip
