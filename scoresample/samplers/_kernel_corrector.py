@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -69,7 +70,9 @@ class KernelCorrector(AbstractCorrector):
         def body(index: Array, carry: tuple[Any, Array]) -> tuple[Any, Array]:
             states, evaluations = carry
             keys = jax.random.split(jax.random.fold_in(key_steps, index), num_particles)
-            states, stats = jax.vmap(lambda own, state, key: own.step(level, state, key=key))(sampler, states, keys)
+            # The sampler's numbers may be plain ones, such as BlackJAX's parameters: only arrays have a particle axis.
+            step = eqx.filter_vmap(lambda own, state, key: own.step(level, state, key=key))
+            states, stats = step(sampler, states, keys)
             return states, evaluations + stats["n_steps"].astype(evaluations.dtype)
 
         evaluations = jnp.broadcast_to(jnp.asarray(facts["num_evaluations"]).astype(int), (num_particles,))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,7 +142,15 @@ def test_many_underdamped_steps_come_close_to_the_level() -> None:
     np.testing.assert_allclose(long[1], target[1], rtol=0.06, atol=1e-6)
 
 
-@pytest.mark.parametrize("sampler", [ss.HMC(step_size=0.6, num_integration_steps=3), ss.MALA(step_size=0.3)], ids=type)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        ss.HMC(step_size=0.6, num_integration_steps=3),
+        ss.MALA(step_size=0.3),
+        ss.BlackJAX(blackjax.mala, step_size=0.3),  # a plain number, not an array
+    ],
+    ids=type,
+)
 def test_kernels_keep_the_law_of_a_level_whatever_its_scale(sampler: Any) -> None:
     path, log_snr = path_of("VE", CORRELATED), 3.0
     t = float(path.process.time(jnp.asarray(log_snr)))
