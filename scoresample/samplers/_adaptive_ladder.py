@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from blackjax.smc import resampling
 from jaxtyping import Array
 
 from scoresample.paths import TemperedPath, as_time
@@ -53,9 +54,8 @@ def adaptive_ladder(
     Raises:
         ValueError: if the target is so far from the reference that the pilot does not arrive.
     """
-    key_start, key_moves = jax.random.split(key)
+    key_start, key_moves, key_resample = jax.random.split(key, 3)
     particles = path.sample_reference(key_start, _NUM_PARTICLES)
-    generator = _generator(key)
     betas, lengths, evaluations = [0.0], [0.0], 0.0
     while betas[-1] < 1:
         if len(betas) > _MOST_LEVELS:
@@ -69,7 +69,7 @@ def adaptive_ladder(
         divergence = _renyi_2(step * ratios)
         betas.append(1.0 if step >= 1 - betas[-1] else betas[-1] + step)
         lengths.append(lengths[-1] + np.sqrt(max(divergence, 0.0)))
-        particles = _resampled(particles, step * ratios, generator)
+        particles = _resampled(particles, step * ratios, jax.random.fold_in(key_resample, len(betas)))
         level = jnp.asarray(1 - betas[-1], dtype=float)
         particles, _, found = _moved(
             path, particles, level, corrector, rule, jnp.asarray(relative, dtype=float), num_steps,
@@ -109,12 +109,13 @@ def pilot_curvatures(
     Returns:
         One curvature for each level, and the score evaluations that they took.
     """
-    key_start, key_moves = jax.random.split(key)
+    key_start, key_moves, key_resample = jax.random.split(key, 3)
     particles = path.sample_reference(key_start, _NUM_PARTICLES)
-    generator = _generator(key)
     curvatures, evaluations, before = [], 0.0, 1.0
     for number, (time, relative) in enumerate(zip(times, relatives, strict=True)):
-        particles = _resampled(particles, (before - time) * _usable_log_ratios(path, particles), generator)
+        if time < before:
+            log_weights = (before - time) * _usable_log_ratios(path, particles)
+            particles = _resampled(particles, log_weights, jax.random.fold_in(key_resample, number))
         particles, size, found = _moved(
             path, particles, jnp.asarray(time, dtype=float), corrector, rule, jnp.asarray(relative, dtype=float),
             num_steps, jax.random.fold_in(key_moves, number),
@@ -130,13 +131,9 @@ def _cost(corrector: AbstractCorrector, rule: StepRule, num_steps: int) -> int:
     return num_steps * corrector.evaluations_per_step + corrector.evaluations_per_level + evaluations_of_rule(rule)
 
 
-def _generator(key: Array) -> np.random.Generator:
-    return np.random.default_rng(np.asarray(jax.random.key_data(key)).astype(np.uint32))
-
-
-def _resampled(particles: Position, log_weights: np.ndarray, generator: np.random.Generator) -> Position:
+def _resampled(particles: Position, log_weights: np.ndarray, key: Array) -> Position:
     weights = np.exp(log_weights - log_weights.max())
-    rows = generator.choice(weights.size, size=weights.size, p=weights / weights.sum())
+    rows = resampling.systematic(key, jnp.asarray(weights / weights.sum(), dtype=float), weights.size)
     return jax.tree.map(lambda x: x[rows], particles)
 
 

@@ -37,6 +37,7 @@ from scoresample.samplers._level_step import (
     check_relative_steps,
     check_step_rule,
     correct_level,
+    estimates_steps,
     evaluations_of_rule,
     for_each_level,
     level_step,
@@ -186,7 +187,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
                 path, self.ladder, self.num_levels, corrector, rule=self.step_rule,
                 relative=float(np.mean(relatives)), num_steps=int(np.max(counts)), key=key,
             )  # fmt: skip
-        if self.weights and isinstance(path, TemperedPath) and self._estimates_steps(path):
+        if self.weights and isinstance(path, TemperedPath) and estimates_steps(path, self.step_rule):
             curvature, evaluations = pilot_curvatures(
                 path, ladder.t, corrector, rule=self.step_rule, relatives=relatives, num_steps=int(np.max(counts)),
                 key=jax.random.fold_in(key, 1),
@@ -206,11 +207,6 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
         nfe += int(self.denoise and noised) + int(self.weights)
         return Plan(steps.t[0], steps.t[-1], steps, nfe, np.asarray(ladder.evaluations))
 
-    def _estimates_steps(self, path: AbstractScorePath) -> bool:
-        """Whether steps are found from particles."""
-        unknown = self.step_rule == "noise" and path.lipschitz(jnp.ones(())) is None
-        return unknown or self.step_rule in ("jacobian", "snr")
-
     def init(self, path: AbstractScorePath, particles: Position, plan: Plan, *, key: Array) -> LangevinState:
         """The particles as they come."""
         del plan, key
@@ -228,7 +224,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
         corrector = resolve_corrector(self.corrector)
         count = self.steps_per_level if isinstance(self.steps_per_level, int) else plan_step.num_steps
         rule: StepRule = self.step_rule
-        if self.weights and self._estimates_steps(path):
+        if self.weights and estimates_steps(path, self.step_rule):
             rule = lambda _: plan_step.curvature  # noqa: E731
         settings: dict[str, Any] = {"rule": rule, "relative": plan_step.step_size, "key": key}
         if state.log_weights is None or state.log_density is None:

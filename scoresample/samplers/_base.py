@@ -236,6 +236,12 @@ def add_scaled(x: Position, *terms: tuple[Array | float, Position]) -> Position:
     return x
 
 
+def inner_products(x: Position, y: Position) -> Array:
+    """The inner product of every particle's two vectors."""
+    products = jax.tree.map(lambda a, b: jnp.sum((a * b).reshape(a.shape[0], -1), axis=1), x, y)
+    return jax.tree.reduce(jnp.add, products)
+
+
 def scaled(scale: Array | float, x: Position) -> Position:
     """``c x`` leaf by leaf, in the dtype of x."""
     return jax.tree.map(lambda a: jnp.asarray(scale).astype(a.dtype) * a, x)

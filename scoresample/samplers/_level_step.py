@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from scoresample.paths import AbstractScorePath, estimate_lipschitz, score_particles
+from scoresample.samplers._base import inner_products
 from scoresample.samplers._corrector import AbstractCorrector, LevelStep
 from scoresample.samplers._doors import check_at_least, check_positive
 from scoresample.scores import Position, random_like
@@ -30,6 +31,11 @@ def check_step_rule(rule: StepRule) -> None:
 def evaluations_of_rule(rule: StepRule) -> int:
     """Score evaluations of every particle that finding the step of a level takes."""
     return 1 if rule == "snr" else 0
+
+
+def estimates_steps(path: AbstractScorePath, rule: StepRule) -> bool:
+    """Whether a rule finds the steps of this path from the particles."""
+    return rule in ("jacobian", "snr") or (rule == "noise" and path.lipschitz(jnp.ones(())) is None)
 
 
 def level_step(
@@ -60,7 +66,8 @@ def level_step(
         return LevelStep(relative / jnp.asarray(rule(t)).astype(t.dtype), relative)
     if rule == "snr":
         noise, scores = random_like(key, particles), score_particles(path, particles, t)
-        ratio = jnp.mean(_norms(noise)) / jnp.maximum(jnp.mean(_norms(scores)), np.finfo(t.dtype).tiny)
+        norm_noise, norm_score = (jnp.mean(jnp.sqrt(inner_products(x, x))) for x in (noise, scores))
+        ratio = norm_noise / jnp.maximum(norm_score, np.finfo(t.dtype).tiny)
         return LevelStep(2 * (relative * ratio) ** 2, relative)
     lipschitz = path.lipschitz(t) if rule == "noise" else None
     if lipschitz is None:
@@ -113,8 +120,3 @@ def for_each_level(name: str, value: Any, num_levels: int) -> np.ndarray:
 def repeated[Setting](value: Setting, factor: int) -> Setting:
     """A setting for `factor` times as many levels."""
     return tuple(np.repeat(value, factor).tolist()) if isinstance(value, tuple) else value  # pyright: ignore
-
-
-def _norms(x: Position) -> Array:
-    squares = jax.tree.map(lambda a: jnp.sum(a.reshape(a.shape[0], -1) ** 2, axis=1), x)
-    return jnp.sqrt(jax.tree.reduce(jnp.add, squares))

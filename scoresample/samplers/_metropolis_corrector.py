@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from scoresample.paths import AbstractScorePath, score_particles
-from scoresample.samplers._base import add_scaled
+from scoresample.samplers._base import add_scaled, inner_products
 from scoresample.samplers._corrector import AbstractCorrector, LevelStep
 from scoresample.scores import Position, random_like
 
@@ -82,12 +82,6 @@ def log_proposal_ratio(move: Position, noise: Position, score_end: Position, h: 
     """
     back = add_scaled(move, (h, score_end))
     return 0.5 * inner_products(noise, noise) - inner_products(back, back) / (4 * h)
-
-
-def inner_products(x: Position, y: Position) -> Array:
-    """The inner product of every particle's two vectors."""
-    products = jax.tree.map(lambda a, b: jnp.sum((a * b).reshape(a.shape[0], -1), axis=1), x, y)
-    return jax.tree.reduce(jnp.add, products)
 
 
 def _chosen(accept: Array, new: Position, old: Position) -> Position:

@@ -15,6 +15,7 @@ from scoresample.paths import AbstractPerturbedScore, check_concrete, exponentia
 from scoresample.report import new_figure
 from scoresample.samplers import ReverseSDE
 from scoresample.workflows._plan_bounds import (
+    TRIAL_STEPS,
     LangevinPlan,
     adapted_noise,
     discretisation_bound,
@@ -29,8 +30,6 @@ PlannedGrid = Literal["adapted", "exponential", "log-snr"]
 """Ladders that plans know bounds for."""
 
 _MOST_STEPS = 1_000_000
-_TRIAL_STEPS = 512
-"""At which the shares are compared."""
 _START_SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Of the error, given to the start: the best of them is taken."""
 _SMALLEST_SCALE = 0.03
@@ -417,7 +416,7 @@ def _shortest(
     for start in sorted(starts):
         left = error - start_bound(variances, start) - least_score_bound(score_error, variances.size, start, end)
         if start > end and left > 0:
-            found.append((falling(start, _TRIAL_STEPS) / left, start, left))
+            found.append((falling(start, TRIAL_STEPS) / left, start, left))
     if not found:
         return None
     _, start, left = min(found)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-_TRIAL_STEPS = 512
+TRIAL_STEPS = 512
+"""At which bounds are compared before the steps are known."""
 _FINE = 4001
 """Nodes of the quadrature behind the adapted grid."""
 
@@ -80,7 +81,7 @@ def fewest_steps(bound: Callable[[int], float], most: float, limit: int) -> int 
     """
     if most <= 0:
         return None
-    guess = max(int(_TRIAL_STEPS * bound(_TRIAL_STEPS) / most), 1)
+    guess = max(int(TRIAL_STEPS * bound(TRIAL_STEPS) / most), 1)
     if guess > 1.5 * limit:
         return None
     low, high = 0, min(guess, limit)

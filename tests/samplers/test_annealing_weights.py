@@ -57,12 +57,12 @@ def test_weights_make_up_for_the_bias_of_the_steps_and_of_the_ladder(name: str) 
 
 @pytest.mark.parametrize("ladder", ["power", "adaptive"])
 def test_weights_of_small_batches_are_unbiased(ladder: Any) -> None:
-    """Steps found from the particles that they move would make them wrong, by several percent here."""
+    """Steps found from the particles that they move would take 13% off the constant: fourteen standard errors."""
     target = ss.DensityScore(lambda x: -jnp.sum(x**4) / 4, structure=jnp.zeros(1))
     tempered = ss.TemperedPath(ss.Gaussian(jnp.zeros(1), 1.0), target)
     sampler = ss.AnnealedLangevin(3, 3, step_size=0.3, weights=True, ladder=ladder)
-    draws = ss.sample(tempered, sampler, key=jax.random.key(0), num_samples=2_000, batch_size=8)
-    assert draws.info["log_z_se"] < 0.01
+    draws = ss.sample(tempered, sampler, key=jax.random.key(0), num_samples=1_000, batch_size=2)
+    assert draws.info["log_z_se"] < 0.015
     assert abs(draws.info["log_z"] - 0.94145) < 4 * draws.info["log_z_se"]
 
 
@@ -74,6 +74,14 @@ def test_targets_of_smaller_support_get_weights_of_zero() -> None:
     assert draws.log_weights is not None
     assert 0.4 < np.mean(np.isneginf(draws.log_weights)) < 0.6
     assert abs(draws.info["log_z"]) < 5 * draws.info["log_z_se"] < 0.1
+
+
+def test_ladders_may_begin_at_the_reference_itself() -> None:
+    target = ss.DensityScore(lambda x: jnp.sum(jnp.where(x > 0, -x, -jnp.inf)), structure=jnp.zeros(1))
+    tempered = ss.TemperedPath(ss.Gaussian(jnp.zeros(1), 4.0), target)
+    sampler = ss.AnnealedLangevin(3, 2, weights=True, ladder=(1.0, 0.5, 0.0), corrector=ss.MALA(step_size=0.3))
+    plan = sampler.plan(tempered, key=jax.random.key(0))
+    assert bool(jnp.all(jnp.isfinite(plan.steps.curvature)))
 
 
 def test_without_weights_the_same_draws_are_biased() -> None:
