@@ -21,8 +21,8 @@ _NEAR = 0.7
 
 _REMEDY = (
     "Train on more data, stop the training earlier (where the held-out loss is least) or use a smaller network; with "
-    "the score of the training points themselves, stop the sampler at more noise (a larger `delta`) or smooth the "
-    "score with a wider kernel."
+    "the score of the training points themselves, stop the sampler at more noise (a larger `delta`) or smooth that "
+    "score (perturb(..., bandwidth=))."
 )
 
 

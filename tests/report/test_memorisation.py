@@ -116,17 +116,19 @@ def test_memorisation_of_nothing_is_refused() -> None:
 
 def test_the_score_of_the_training_set_gives_it_back_and_that_of_the_density_does_not() -> None:
     modes = ss.GaussianMixture(jnp.array([0.3, 0.7]), jnp.outer(jnp.array([-1.0, 1.0]), jnp.ones(5)), 0.09)
-    empirical = ss.GaussianMixture(jnp.ones(300), jnp.asarray(points(1, 300)), 1e-6)
     sampler = ss.ReverseSDE(num_steps=30)
-    found = {
-        name: ss.sample(ss.perturb(density, ss.OU(5.0)), sampler, key=jax.random.key(0), num_samples=250)
-        for name, density in {"density": modes, "training set": empirical}.items()
+    training = points(1, 300)
+    paths = {
+        "density": ss.perturb(modes, ss.OU(5.0)),
+        "training set": ss.perturb(training, ss.OU(5.0)),
+        "kernel": ss.perturb(training, ss.OU(5.0), bandwidth="spacing"),
     }
-    memorised = {name: ss.memorisation(draws, points(1, 300), points(2, 1000)) for name, draws in found.items()}
+    found = {name: ss.sample(path, sampler, key=jax.random.key(0), num_samples=250) for name, path in paths.items()}
+    memorised = {name: ss.memorisation(draws, training, points(2, 1000)) for name, draws in found.items()}
     checks = {name: each.checks for name, each in memorised.items()}
     verdicts = compare(found, memorisation=memorised).verdicts
     assert verdicts["training set"].level == "do not use"
     assert memorised["training set"].fraction > 0.98
     assert verdicts["density"].level != "do not use"
-    assert all(check.passed for check in checks["density"])
+    assert all(check.passed for name in ("density", "kernel") for check in checks[name])
     assert abs(memorised["density"].excess) < 5 * memorised["density"].excess_se
