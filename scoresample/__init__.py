@@ -5,8 +5,8 @@ from scoresample.checks import asymmetry as asymmetry
 from scoresample.checks import loop_integral as loop_integral
 from scoresample.diagnostics import DiscretisationError as DiscretisationError
 from scoresample.diagnostics import LogSobolevBounds as LogSobolevBounds
-from scoresample.diagnostics import SamplingBudget as SamplingBudget
 from scoresample.diagnostics import ManifoldHealth as ManifoldHealth
+from scoresample.diagnostics import SamplingBudget as SamplingBudget
 from scoresample.diagnostics import ScoreHealth as ScoreHealth
 from scoresample.diagnostics import WarmStart as WarmStart
 from scoresample.diagnostics import discretisation_error as discretisation_error

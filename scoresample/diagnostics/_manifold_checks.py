@@ -17,11 +17,12 @@ _STOPPING_LIMIT = 0.03
 def energy_check(energy: FiniteEnergy, size: int) -> Check:
     """Whether the integral of the score's error converges, and how large an error that does not is.
 
-    The value is the integrand at the last level for each coordinate. An integral that is found to diverge fails where
-    that is large, and warns elsewhere: every network has such an error, and a small one moves no draw visibly.
+    The value is the integrand at the last level for each coordinate, or 0 where no error is seen. An integral that is
+    found to diverge fails where that is large, and warns elsewhere: every network has such an error, and a small one
+    moves no draw visibly.
     """
-    rate = float(energy.rate[-1]) / size
-    words = "finite-energy integral, its integrand at the last level in nats for each e-fold and coordinate"
+    rate = float(energy.rate[-1]) / size if energy.seen else 0.0
+    words = "finite-energy integral, the error seen at the last level in nats for each e-fold and coordinate"
     if energy.verdict == "finite" or (energy.verdict == "cannot tell" and not energy.seen):
         return Check(f"{words}: {energy.verdict}", rate, _ENERGY_LIMITS[1], True, "", "", "warn")
     cause = (
@@ -84,8 +85,8 @@ def agreement_check(difference: DataDimension, dimension: float) -> Check:
         beyond,
         _AGREEMENT_LIMIT,
         bool(beyond <= _AGREEMENT_LIMIT),
-        "Blow-up, FLIPD and the spectrum of the score give different dimensions on the plateau: the score is that of no "
-        "single manifold there.",
+        "Blow-up, FLIPD and the spectrum of the score give different dimensions on the plateau: the score is that of "
+        "no single manifold there.",
         "Train longer; on curved or multiscale data look at less noise.",
         "warn",
     )

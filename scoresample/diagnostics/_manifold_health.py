@@ -367,4 +367,4 @@ def _spectrum(
     mean = np.exp(np.mean(np.log(np.maximum(values, np.finfo(np.float64).tiny)), axis=0))
     if not np.isfinite(mean).all():
         return mean, float("nan")
-    return mean / mean[0], float(spectrum_dimension(mean))
+    return mean / mean[0], spectrum_dimension(mean)

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from scoresample.checks import Check
-from scoresample.diagnostics import ModeWeights, SamplingBudget, ScoreHealth
+from scoresample.diagnostics import ManifoldHealth, ModeWeights, SamplingBudget, ScoreHealth
 from scoresample.report._budgets import BUDGET_COLUMNS, budget_content
+from scoresample.report._manifolds import manifold_content
 from scoresample.report._statistics import Deviation, RunStatistics
 from scoresample.report._table import NO_BREAK, shown, shown_columns
 from scoresample.report._verdict import Verdict, form_verdict
@@ -35,6 +36,7 @@ class Comparison:
         modes: the modes' positions, shape (modes, dimension), or None.
         expected_modes: weights that the modes should have, with standard errors where a reference gave them.
         scores: what was found about the scores behind the runs, by name.
+        manifolds: what was found about their manifolds, by name of the score.
         budgets: bounds on the divergence of the data from the draws, by name of the run.
         seed: seed of every subsample, projection and split.
     """
@@ -49,13 +51,18 @@ class Comparison:
     modes: np.ndarray | None = field(default=None)
     expected_modes: np.ndarray | ModeWeights | None = field(default=None)
     scores: dict[str, ScoreHealth] = field(default_factory=dict)
+    manifolds: dict[str, ManifoldHealth] = field(default_factory=dict)
     budgets: dict[str, SamplingBudget] = field(default_factory=dict)
     seed: int = 0
 
     @property
     def score_verdicts(self) -> dict[str, Verdict]:
         """Whether each score can be trusted, by name."""
-        return {name: form_verdict(health.checks) for name, health in self.scores.items()}
+        checks: dict[str, list[Check]] = {}
+        for found in (self.scores, self.manifolds):
+            for name, health in found.items():
+                checks[name] = [*checks.get(name, []), *health.checks]
+        return {name: form_verdict(each) for name, each in checks.items()}
 
     @property
     def checks(self) -> dict[str, tuple[Check, ...]]:
@@ -68,13 +75,18 @@ class Comparison:
         for name, verdict in self.verdicts.items():
             lines += _text_verdict(f"{name}{' (reference)' if name == self.reference else ''}", verdict)
         lines += ["", _text_table(self.table), "", *self.notes]
-        if self.scores:
+        if self.score_verdicts:
             lines += ["", "Learned scores", "--------------"]
         for name, verdict in self.score_verdicts.items():
-            health = self.scores[name]
             lines += _text_verdict(name, verdict)
-            lines += [] if health.record is None else [f"  Training: {health.record}"]
-            lines += ["", health.levels_text(), ""]
+            if name in self.scores:
+                health = self.scores[name]
+                lines += [] if health.record is None else [f"  Training: {health.record}"]
+                lines += ["", health.levels_text(), ""]
+            if name in self.manifolds:
+                manifold = self.manifolds[name]
+                lines += ["", manifold.levels_text(), ""]
+                lines += [f"{heading}: {text}" for heading, text in manifold.paragraphs().items()]
         if self.budgets:
             lines += ["", "Sampling budgets", "----------------"]
         for name, budget in self.budgets.items():
@@ -101,7 +113,9 @@ class Comparison:
                 if run.modes is not None
             },
             "scores": {
-                name: _verdict_content(verdict) | _score_content(self.scores[name])
+                name: _verdict_content(verdict)
+                | (_score_content(self.scores[name]) if name in self.scores else {})
+                | ({"manifold": manifold_content(self.manifolds[name])} if name in self.manifolds else {})
                 for name, verdict in self.score_verdicts.items()
             },
             "notes": self.notes,
