@@ -13,7 +13,6 @@ import pandas as pd
 from scoresample.checks import Check
 from scoresample.diagnostics import ManifoldHealth, ModeWeights, SamplingBudget, ScoreHealth
 from scoresample.report._budgets import BUDGET_COLUMNS, budget_content
-from scoresample.report._manifolds import manifold_content
 from scoresample.report._statistics import Deviation, RunStatistics
 from scoresample.report._table import NO_BREAK, shown, shown_columns
 from scoresample.report._verdict import Verdict, form_verdict
@@ -115,7 +114,7 @@ class Comparison:
             "scores": {
                 name: _verdict_content(verdict)
                 | (_score_content(self.scores[name]) if name in self.scores else {})
-                | ({"manifold": manifold_content(self.manifolds[name])} if name in self.manifolds else {})
+                | ({"manifold": _manifold_content(self.manifolds[name])} if name in self.manifolds else {})
                 for name, verdict in self.score_verdicts.items()
             },
             "notes": self.notes,
@@ -168,6 +167,25 @@ def _verdict_content(verdict: Verdict) -> dict[str, Any]:
 def _score_content(health: ScoreHealth) -> dict[str, Any]:
     training = None if health.record is None else asdict(health.record)
     return {"levels": health.table.to_dict(orient="list"), "points": health.num_points, "training": training}
+
+
+def _manifold_content(health: ManifoldHealth) -> dict[str, Any]:
+    """Numbers and words, and the levels column by column."""
+    energy = asdict(health.energy)
+    return {
+        "levels": health.table.to_dict(orient="list"),
+        "points": health.num_points,
+        "training_points": health.num_training,
+        "dimensions": {name: {"value": value, "se": se} for name, (value, se) in health.dimensions.items()},
+        "plateau_noise": health.spectrum_noise,
+        "break_noise": health.break_noise,
+        "spacing": health.spacing,
+        "spectrum": health.spectrum,
+        "stopping_drop": health.stopping_drop,
+        "stopping_drop_se": health.stopping_drop_se,
+        "energy": {name: value for name, value in energy.items() if name not in ("rate", "rate_se")},
+        "paragraphs": health.paragraphs(),
+    }
 
 
 def _text_table(table: pd.DataFrame) -> str:

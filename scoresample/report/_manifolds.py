@@ -1,8 +1,5 @@
 """The part of the report on what scores know of the manifold that their data lie on."""
 
-import dataclasses
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,29 +30,6 @@ def manifold_figures(health: ManifoldHealth) -> list[tuple[str, str, Figure | No
         (heading, " ".join(paragraphs[name] for name in names), figure)
         for (heading, names), figure in zip(_MEASURES.items(), drawn, strict=True)
     ]
-
-
-def manifold_content(health: ManifoldHealth) -> dict[str, Any]:
-    """What was found as it goes into JSON: its numbers, and its levels column by column.
-
-    Arguments:
-        health: what was found about a score.
-    """
-    energy = dataclasses.asdict(health.energy)
-    return {
-        "levels": health.table.to_dict(orient="list"),
-        "points": health.num_points,
-        "training_points": health.num_training,
-        "dimensions": {name: {"value": value, "se": se} for name, (value, se) in health.dimensions.items()},
-        "break_noise": health.break_noise,
-        "spacing": health.spacing,
-        "plateau_noise": health.spectrum_noise,
-        "spectrum": health.spectrum,
-        "stopping_drop": health.stopping_drop,
-        "stopping_drop_se": health.stopping_drop_se,
-        "energy": {name: value for name, value in energy.items() if name not in ("rate", "rate_se")},
-        "paragraphs": health.paragraphs(),
-    }
 
 
 def _blow_up(health: ManifoldHealth) -> Figure:

@@ -77,15 +77,3 @@ def normal(
     values = jnp.asarray(variances, float)
     args = (values, jnp.asarray(factor, float), jnp.asarray(shift, float), process)
     return ss.PerturbedScore(_normal, process, structure=jnp.zeros(values.size), args=args, **settings)
-
-
-def _empirical(z: Array, t: Array, points: Array) -> Array:
-    alpha, variance = PROCESS.alpha(t), PROCESS.variance(t)
-    squares = jnp.sum((z - alpha * points) ** 2, axis=1)
-    clean = jax.nn.softmax(-squares / (2 * variance)) @ points
-    return (alpha * clean - z) / variance
-
-
-def empirical(points: Array, **settings: Any) -> ss.PerturbedScore:
-    """The score of the noised empirical measure."""
-    return ss.PerturbedScore(_empirical, PROCESS, structure=points[0], args=(points,), **settings)
