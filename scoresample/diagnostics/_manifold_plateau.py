@@ -58,17 +58,19 @@ def break_level(
     return float(noise[np.argmax(stays)]) if stays.any() else float("nan")
 
 
-def plateau_level(noise: np.ndarray, dimension: np.ndarray, break_noise: float, finest: float, scale: float) -> int:
-    """The level where FLIPD changes least with the noise, above the break.
+def plateau_level(noise: np.ndarray, dimension: np.ndarray, break_noise: float, spacing: float, scale: float) -> int:
+    """The level where FLIPD changes least with the noise; above its break, and then above the spacing too.
+
+    A score that does not break is not held to the spacing: the true one knows the law below it.
 
     Arguments:
         noise: sigma/alpha of the levels, decreasing.
         dimension: FLIPD at held-out points by level.
         break_noise: where it breaks, or nan.
-        finest: the noise above which the data resolve the law, or nan.
+        spacing: of the points, or nan.
         scale: standard deviation of the data, above half of which every law looks like a point.
     """
-    lowest = np.nanmax([break_noise * 1.001, finest, 0.0])
+    lowest = np.nanmax([break_noise * 1.001, spacing]) if np.isfinite(break_noise) else 0.0
     allowed = (noise < _FAR * scale) & (noise >= lowest) & np.isfinite(dimension)
     if not allowed.any():
         place = np.flatnonzero(noise >= lowest)
