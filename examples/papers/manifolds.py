@@ -41,7 +41,7 @@ THEOREM_DELTAS = (1e-2, 1e-3, 1e-4, 1e-5)
 TILT, RELATIVE = 0.5, -0.25
 """The size of the bounded error, and that of the error in proportion to the score."""
 MEMORY_POINTS = 200
-MEMORY_DELTAS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+MEMORY_DELTAS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 MEMORISED, ABOVE_CHANCE = 0.9, 0.05
 STANDARD_ERRORS = 4.0
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -84,11 +84,11 @@ def circle_score(z: Array, t: Array, tilt: Array, relative: Array) -> Array:
 
 
 def circle_path(tilt: float = 0.0, relative: float = 0.0) -> ss.PerturbedScore:
-    """The score of the circle with its errors, from T down to a time of 5e-8."""
+    """The score of the circle with its errors, from T down to a time of 5e-10."""
     lowest = float(PROCESS.log_snr(jnp.asarray(1.0)))
     return ss.PerturbedScore(
         circle_score, PROCESS, structure=jnp.zeros(SIZE), args=(jnp.asarray(tilt), jnp.asarray(relative)),
-        log_snr_range=(lowest, -0.5 * float(np.log(np.expm1(2 * 5e-8)))),
+        log_snr_range=(lowest, -0.5 * float(np.log(np.expm1(2 * 5e-10)))),
     )  # fmt: skip
 
 
@@ -384,10 +384,10 @@ def main() -> int:
     num = 1000 if quick else 4000
     manifolds = {name: MANIFOLDS[name] for name in ("circle", "cube")} if quick else MANIFOLDS
     measures: dict[str, Callable[[], Any]] = {
-        "distances": lambda: distances(num, 20_000),
+        "distances": lambda: distances(600, 5000) if quick else distances(num, 20_000),
         "dimensions": lambda: dimensions(manifolds, 2048),
         "theorem": lambda: theorem(num, THEOREM_DELTAS[1::2] if quick else THEOREM_DELTAS, 2048),
-        "memories": lambda: memories(num, MEMORY_DELTAS[1::2] if quick else MEMORY_DELTAS),
+        "memories": lambda: memories(num, MEMORY_DELTAS[2::3] if quick else MEMORY_DELTAS),
     }
     cells = {}
     for name, measure in measures.items():

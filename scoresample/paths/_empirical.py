@@ -17,8 +17,10 @@ from scoresample.paths._points import PointSet, make_point_set, spacing
 from scoresample.paths._process import AbstractNoiseProcess, check_process
 from scoresample.scores import Constrain, Position, Structure, named_sites, structure_of
 
+_SPACING_FRACTION = 0.003
+"""Sampling of single points ends where sigma/alpha is this fraction of their spacing ..."""
 _ROUNDING_LEVELS = 64.0
-"""Sampling of single points ends where the noise is so many roundings of a coordinate."""
+"""... or where it is so many roundings of a coordinate."""
 _FARTHEST_CONDITION = 8.0
 """Kernel bandwidths beyond which a condition is refused."""
 
@@ -100,7 +102,8 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
         self.moments = self._moments(standard, np.exp(log_weights), width)
         self.condition, self.log_evidence = None, None
         rounding = _ROUNDING_LEVELS * float(jnp.finfo(self.bandwidth.dtype).eps)
-        smallest = max(SIGMA_MIN_FRACTION * (width or own), rounding * float(self.points.squared_radius) ** 0.5)
+        least = SIGMA_MIN_FRACTION * width if width else _SPACING_FRACTION * own
+        smallest = max(least, rounding * float(self.points.squared_radius) ** 0.5)
         lowest, highest = (float(process.log_snr(jnp.asarray(t))) for t in (1.0, 0.0))
         end = min(highest, -float(np.log(smallest))) if smallest > 0 else highest
         self.log_snr_range = checked_range((lowest, end) if np.isfinite(end) else None, process)

@@ -16,8 +16,8 @@ from scoresample.report._bars import modes_figure, ranks_figure
 from scoresample.report._budgets import BUDGET_COLUMNS, term_rows
 from scoresample.report._comparison import Comparison
 from scoresample.report._format import human, listed
-from scoresample.report._manifolds import manifold_figures
 from scoresample.report._legend import colour_of
+from scoresample.report._manifolds import manifold_figures
 from scoresample.report._memorisation import MEMORISATION_COLUMNS
 from scoresample.report._memorisation_figure import memorisation_figure
 from scoresample.report._plots import MAX_MARGINALS, MAX_PAIRED, marginals_figure, pairs_figure

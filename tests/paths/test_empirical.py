@@ -131,9 +131,9 @@ def test_memory_does_not_grow_with_the_product_of_positions_and_points() -> None
     rng = np.random.default_rng(0)
     path = perturb(rng.normal(size=(100_000, 64)).astype(np.float32), PROCESS)
     z = jnp.zeros((1000, 64), jnp.float32)
-    compiled = eqx.filter_jit(score_particles).lower(path, z, jnp.asarray(0.5)).compile()
+    compiled = jax.jit(lambda z, t: score_particles(path, z, t)).lower(z, jnp.asarray(0.5)).compile()
     matrix = 4 * 1000 * 100_000
-    assert compiled.compiled.memory_analysis().temp_size_in_bytes < 0.6 * matrix
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.6 * matrix
 
 
 def test_copies_count_as_weights() -> None:
