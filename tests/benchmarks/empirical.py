@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,10 @@ def main() -> int:
         for level in LEVELS:
             t = path.process.time(-jnp.log(jnp.asarray(level)))
             z = jnp.asarray(points[:POSITIONS] + level * rng.normal(size=(POSITIONS, SIZE)), jnp.float32)
-            calls = {"score": lambda z=z, t=t: score(path, z, t), "product": lambda z=z: product(z, other)}
+            calls = {"score": partial(score, path, z, t), "product": partial(product, z, other)}
             for call in calls.values():
                 seconds(call)
-            taken = {what: [] for what in calls}
+            taken: dict[str, list[float]] = {what: [] for what in calls}
             for _ in range(repeats):
                 for what, call in calls.items():
                     taken[what].append(seconds(call))
@@ -78,7 +79,9 @@ def main() -> int:
             )  # fmt: skip
     traced = jax.jit(lambda z, t: score_particles(path, z, t))
     program = traced.lower(jnp.zeros((POSITIONS, SIZE), jnp.float32), jnp.asarray(0.5)).compile()
-    beside = program.memory_analysis().temp_size_in_bytes / (4 * POSITIONS * POINTS)
+    memory = program.memory_analysis()
+    assert memory is not None
+    beside = memory.temp_size_in_bytes / (4 * POSITIONS * POINTS)
     passed &= beside <= MEMORY_GOAL
     parts = [
         f"The exact score of {POINTS:,} points in {SIZE} dimensions at {POSITIONS:,} positions, beside one product "
