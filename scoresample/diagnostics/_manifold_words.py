@@ -106,7 +106,7 @@ def _energy(health: "ManifoldHealth") -> str:
     said = {
         "finite": "The integral is finite: the draws of the reverse SDE keep the support of the data.",
         "infinite": "The integral is infinite: sampled down to no noise at all, the draws leave the support of the "
-        "data.",
+        "data, or keep to a few points of it.",
         "cannot tell": "Whether the integral is finite cannot be told from these levels"
         + ("." if energy.seen else f": {_unseen(health)}."),
     }[energy.verdict]
@@ -116,7 +116,7 @@ def _energy(health: "ManifoldHealth") -> str:
         f"{energy.rate_se[-1]:.2g} nats for each e-fold of noise"
     )
     if math.isfinite(energy.slope):
-        text += f", and changes with its power {energy.slope:.2f} ± {energy.slope_se:.2g} (2 for an error that stays "
+        text += f", and changes with its power {round(energy.slope, 2) + 0.0:.2f} ± {energy.slope_se:.2g} (2 for an error that stays "
         text += "bounded, 0 for one that grows like 1/sigma)"
     text += f". {said}"
     if energy.source == "exact":
