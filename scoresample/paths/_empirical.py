@@ -19,6 +19,8 @@ from scoresample.scores import Constrain, Position, Structure, named_sites, stru
 
 _ROUNDING_LEVELS = 64.0
 """Sampling of single points ends where the noise is so many roundings of a coordinate."""
+_FARTHEST_CONDITION = 8.0
+"""Kernel bandwidths beyond which a condition is refused."""
 
 
 class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
@@ -130,11 +132,12 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
         if self.points.features is None:
             raise ValueError("`condition`: these points came without conditions. Make them: perturb(..., conditions=).")
         wanted, shared = self._coded(np.asarray(condition))
-        log_evidence = jax.lax.map(self._log_evidence, jnp.atleast_2d(wanted))
-        if not bool(jnp.all(jnp.isfinite(log_evidence))):
+        log_evidence, best = jax.lax.map(self._log_evidence, jnp.atleast_2d(wanted))
+        if not bool(jnp.all(best > -0.5 * _FARTHEST_CONDITION**2)):
             raise ValueError(
-                "`condition`: it is so far from the conditions of all points that none of them has any weight. Widen "
-                "`condition_bandwidth`, or bring data from there."
+                f"`condition`: the nearest of the points' conditions is more than {_FARTHEST_CONDITION:g} bandwidths "
+                "of the kernel away, so no point says anything about it. Widen `condition_bandwidth`, or bring data "
+                "from there."
             )
         log_evidence = log_evidence[0] if shared else log_evidence
         return eqx.tree_at(
@@ -164,9 +167,12 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
             features = jnp.asarray([[codes[tuple(row)]] for row in rows.tolist()], dtype=float)
         return (features[0] if shared else features), shared
 
-    def _log_evidence(self, wanted: Array) -> Array:
+    def _log_evidence(self, wanted: Array) -> tuple[Array, Array]:
+        """The log of the points' weight under a condition, and the largest factor of a point that has weight."""
         assert self.points.features is not None
-        return jax.nn.logsumexp(self.points.log_weights + self._log_factor(wanted, self.points.features))
+        factors = self._log_factor(wanted, self.points.features)
+        present = jnp.where(jnp.isneginf(self.points.log_weights), -jnp.inf, factors)
+        return jax.nn.logsumexp(self.points.log_weights + factors), jnp.max(present)
 
     def _log_factor(self, wanted: Array, features: Array) -> Array:
         if self.labels is not None:
