@@ -116,8 +116,8 @@ def _energy(health: "ManifoldHealth") -> str:
         f"{energy.rate_se[-1]:.2g} nats for each e-fold of noise"
     )
     if math.isfinite(energy.slope):
-        text += f", and changes with its power {round(energy.slope, 2) + 0.0:.2f} ± {energy.slope_se:.2g} (2 for an error that stays "
-        text += "bounded, 0 for one that grows like 1/sigma)"
+        slope = f"{round(energy.slope, 2) + 0.0:.2f} ± {energy.slope_se:.2g}"
+        text += f", and changes with its power {slope} (2 for an error that stays bounded, 0 for one like 1/sigma)"
     text += f". {said}"
     if energy.source == "exact":
         return f"{text} Over the levels shown it comes to {energy.total:.3g} ± {energy.total_se:.2g} nats."
