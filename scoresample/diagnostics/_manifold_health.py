@@ -308,12 +308,12 @@ def _judged(
     drop, drop_se = (float(value[0]) for value in mean_and_error(measured.drop[None]))
     typical = float(np.nanmedian([estimate.value for estimate in known.values()]))
     checks = [
-        energy_check(energy, size),
         *(
             []
             if measured.flipd_training is None
             else [memory_check(noise, measured.flipd, measured.flipd_training, typical)]
         ),
+        energy_check(energy, size),
         break_check(broken, float(noise[-1])),
         agreement_check(combined(list(known.values())), typical),
         stopping_check(drop, drop_se, typical, float(noise[-1])),
