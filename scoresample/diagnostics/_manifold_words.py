@@ -147,10 +147,10 @@ def _stopping(health: "ManifoldHealth") -> str:
     between = f"Between noise {2 * health.noise[-1]:.3g} and {health.noise[-1]:.3g}, where sampling stops, "
     if drop < -3 * error - 0.03:
         return (
-            f"{between}the dimension that the blow-up leaves falls by {-drop:.3g} ± {error:.2g}: the score grows faster "
-            "there than the noise calls for."
+            f"{between}the dimension that the blow-up leaves falls by {-drop:.3g} ± {error:.2g}: the score grows "
+            "faster there than the noise calls for."
         )
     return (
-        f"{between}{drop:.3g} ± {error:.2g} dimensions come into sight. A direction ten times the last noise adds 0.03: "
-        "much more means that finer directions come out blurred."
+        f"{between}{drop:.3g} ± {error:.2g} dimensions come into sight. A direction ten times the last noise adds "
+        "0.03: much more means that finer directions come out blurred."
     )
