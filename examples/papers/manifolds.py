@@ -314,8 +314,8 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
         ),
         "## Memorised fraction",
         f"Draws of which the nearest of {MEMORY_POINTS} points is three times nearer than the second nearest. On a "
-        f"curve that happens to a third of all new points; noise that is large against the spacing ({memory['spacing']:.3g}) "
-        "hides it.",
+        "curve that happens to a third of all new points; noise that is large against the spacing "
+        f"({memory['spacing']:.3g}) hides it.",
         table(
             ["delta", "noise/spacing", *names, "chance"],
             [[f"{r['delta']:g}", f"{r['noise'] / memory['spacing']:.3g}",
