@@ -49,7 +49,7 @@ def clean_points(
     if len(lengths) != 1 or min(lengths) < fewest:
         raise ValueError(
             f"`{name}` needs one leading axis of at least {fewest} draws, shared by all arrays; the shapes are "
-            f"{[leaf.shape for leaf in leaves]}. Hold out more draws."
+            f"{[leaf.shape for leaf in leaves]}. Bring more draws."
         )
     if num_points < _FEWEST_POINTS:
         raise ValueError(f"`num_points` must be at least {_FEWEST_POINTS}, got {num_points}: fewer say too little.")

@@ -37,6 +37,20 @@ def sample_spacing(points: np.ndarray) -> float:
     return float(np.median(_neighbours(distinct, 1)[:, 0]))
 
 
+def leading_scale(points: np.ndarray) -> float:
+    """The standard deviation along the directions that hold most of the variance: ``sqrt(tr C^2 / tr C)``.
+
+    The same in all rotations, and with any number of coordinates that do not vary.
+
+    Arguments:
+        points: an array (n, dimension).
+    """
+    centred = points - np.mean(points, axis=0)
+    number, size = centred.shape
+    covariance = (centred.T @ centred if size <= number else centred @ centred.T) / number
+    return float(np.sqrt(np.sum(covariance**2) / np.trace(covariance))) if np.trace(covariance) > 0 else 0.0
+
+
 def data_dimension(points: np.ndarray, *, seed: int = 0) -> DataDimension:
     """The dimension of the set that draws lie on, as it shows at the distance of their neighbours.
 

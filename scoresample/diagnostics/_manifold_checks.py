@@ -36,8 +36,9 @@ def energy_check(energy: FiniteEnergy, size: int) -> Check:
     if energy.verdict == "finite" or (energy.verdict == "cannot tell" and not energy.seen):
         return Check(f"{words}: {energy.verdict}", rate, _ENERGY_LIMITS[1], True, "", "", "warn")
     cause = (
-        "The error of the score, as noise that it predicts wrongly, does not fall with the noise: the divergence from "
-        "the data grows by as much with every e-fold, and the draws leave the support of the data."
+        "The error of the score, as noise that it predicts wrongly, does not fall with the noise: its divergence from "
+        "the data grows with every e-fold, so that the draws leave the support of the data or keep to a few points of "
+        "it."
         if energy.verdict == "infinite"
         else "The score has an error near the data, and whether it falls fast enough with the noise to keep the draws "
         "on the support of the data cannot be told from these levels."

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike
 from scoresample.checks import Check
 from scoresample.diagnostics._chosen_levels import chosen_levels
 from scoresample.diagnostics._clean_points import clean_points
-from scoresample.diagnostics._data_dimension import DataDimension, data_dimension, sample_spacing
+from scoresample.diagnostics._data_dimension import DataDimension, data_dimension, leading_scale, sample_spacing
 from scoresample.diagnostics._exact_score import check_perturbed, in_coordinates_of
 from scoresample.diagnostics._finite_energy import FiniteEnergy, energy_against_exact, energy_from_loss
 from scoresample.diagnostics._manifold_checks import (
@@ -294,7 +294,7 @@ def _judged(
     at_training = (None, None) if measured.flipd_training is None else mean_and_error(measured.flipd_training)
     spacing = sample_spacing(flat if trained is None else trained)
     broken = break_level(noise, measured.flipd, measured.flipd_training, measured.blow_up, size)
-    place = plateau_level(noise, flipd, broken, spacing, float(np.sqrt(np.mean(np.var(flat, axis=0)))))
+    place = plateau_level(noise, flipd, broken, spacing, leading_scale(flat[:number]))
     spectrum, spectral = _spectrum(score, measured.points, ladder.t[place], key, size)
     dimensions = {
         "blow-up": DataDimension(float(size - blow_up[place]), float(blow_up_se[place])),
@@ -308,12 +308,12 @@ def _judged(
     drop, drop_se = (float(value[0]) for value in mean_and_error(measured.drop[None]))
     typical = float(np.nanmedian([estimate.value for estimate in known.values()]))
     checks = [
-        energy_check(energy, size),
         *(
             []
             if measured.flipd_training is None
             else [memory_check(noise, measured.flipd, measured.flipd_training, typical)]
         ),
+        energy_check(energy, size),
         break_check(broken, float(noise[-1])),
         agreement_check(combined(list(known.values())), typical),
         stopping_check(drop, drop_se, typical, float(noise[-1])),

@@ -68,7 +68,7 @@ def plateau_level(noise: np.ndarray, dimension: np.ndarray, break_noise: float, 
         dimension: FLIPD at held-out points by level.
         break_noise: where it breaks, or nan.
         spacing: of the points, or nan.
-        scale: standard deviation of the data, above half of which every law looks like a point.
+        scale: leading standard deviation of the data, above half of which every law looks like a point.
     """
     lowest = np.nanmax([break_noise * 1.001, spacing]) if np.isfinite(break_noise) else 0.0
     allowed = (noise < _FAR * scale) & (noise >= lowest) & np.isfinite(dimension)

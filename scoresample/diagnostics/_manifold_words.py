@@ -106,7 +106,7 @@ def _energy(health: "ManifoldHealth") -> str:
     said = {
         "finite": "The integral is finite: the draws of the reverse SDE keep the support of the data.",
         "infinite": "The integral is infinite: sampled down to no noise at all, the draws leave the support of the "
-        "data.",
+        "data, or keep to a few points of it.",
         "cannot tell": "Whether the integral is finite cannot be told from these levels"
         + ("." if energy.seen else f": {_unseen(health)}."),
     }[energy.verdict]
@@ -116,8 +116,8 @@ def _energy(health: "ManifoldHealth") -> str:
         f"{energy.rate_se[-1]:.2g} nats for each e-fold of noise"
     )
     if math.isfinite(energy.slope):
-        text += f", and changes with its power {energy.slope:.2f} ± {energy.slope_se:.2g} (2 for an error that stays "
-        text += "bounded, 0 for one that grows like 1/sigma)"
+        slope = f"{round(energy.slope, 2) + 0.0:.2f} ± {energy.slope_se:.2g}"
+        text += f", and changes with its power {slope} (2 for an error that stays bounded, 0 for one like 1/sigma)"
     text += f". {said}"
     if energy.source == "exact":
         return f"{text} Over the levels shown it comes to {energy.total:.3g} ± {energy.total_se:.2g} nats."
@@ -143,8 +143,14 @@ def _unseen(health: "ManifoldHealth") -> str:
 
 
 def _stopping(health: "ManifoldHealth") -> str:
+    drop, error = health.stopping_drop, health.stopping_drop_se
+    between = f"Between noise {2 * health.noise[-1]:.3g} and {health.noise[-1]:.3g}, where sampling stops, "
+    if drop < -3 * error - 0.03:
+        return (
+            f"{between}the dimension that the blow-up leaves falls by {-drop:.3g} ± {error:.2g}: the score grows "
+            "faster there than the noise calls for."
+        )
     return (
-        f"Between noise {2 * health.noise[-1]:.3g} and {health.noise[-1]:.3g}, where sampling stops, "
-        f"{health.stopping_drop:.3g} ± {health.stopping_drop_se:.2g} dimensions come into sight. A direction ten times "
-        "the last noise adds 0.03: much more means that finer directions come out blurred."
+        f"{between}{drop:.3g} ± {error:.2g} dimensions come into sight. A direction ten times the last noise adds "
+        "0.03: much more means that finer directions come out blurred."
     )

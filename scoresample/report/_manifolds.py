@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from scoresample.diagnostics import ManifoldHealth
 from scoresample.report._legend import COLOURS, LINE_STYLES, REFERENCE_COLOUR
@@ -34,7 +35,7 @@ def manifold_figures(health: ManifoldHealth) -> list[tuple[str, str, Figure | No
 
 def _blow_up(health: ManifoldHealth) -> Figure:
     """The blow-up with the value that the dimension on the plateau asks for."""
-    figure, panel = _panel("noise level (sigma/alpha, standard coordinates)", "sigma² E|s|²")
+    figure, panel = _panel("noise level (sigma/alpha, standard coordinates)", "Blow-up: sigma² E|s|²")
     _with_errors(panel, health.noise, health.blow_up, health.blow_up_se, 0, "held-out points")
     dimension = health.dimensions["FLIPD"].value
     if np.isfinite(dimension):
@@ -51,7 +52,9 @@ def _blow_up(health: ManifoldHealth) -> Figure:
 
 def _dimension(health: ManifoldHealth) -> Figure:
     """FLIPD at held-out and training points."""
-    figure, panel = _panel("noise level (sigma/alpha, standard coordinates)", "FLIPD")
+    figure, panel = _panel(
+        "noise level (sigma/alpha, standard coordinates)", "FLIPD: local intrinsic dimension at clean points"
+    )
     _with_errors(panel, health.noise, health.flipd, health.flipd_se, 0, "held-out points")
     values = health.flipd
     if health.flipd_training is not None and health.flipd_training_se is not None:
@@ -76,15 +79,19 @@ def _spectrum(health: ManifoldHealth) -> Figure | None:
     """Singular values of the scores, the normal directions apart from the others."""
     if health.spectrum is None or not np.isfinite(health.spectrum).all():
         return None
-    figure, panel = _panel("singular value", "over the largest")
+    figure, panel = _panel(
+        "number of the singular value", "Singular values of the scores around a point, over the largest"
+    )
     places = np.arange(1, health.size + 1)
     dimension = health.dimensions["spectrum"].value
     normal = places <= (health.size - dimension if np.isfinite(dimension) else health.size)
-    marks = ((normal, "o", 0, "normal directions"), (~normal, "s", 1, "directions of the manifold"))
+    whole = "normal directions" if np.isfinite(dimension) else "all directions: no gap"
+    marks = ((normal, "o", 0, whole), (~normal, "s", 1, "directions of the manifold"))
     for chosen, mark, colour, label in marks:
         if chosen.any():
             panel.plot(places[chosen], health.spectrum[chosen], mark, markersize=4, color=COLOURS[colour], label=label)
     panel.set_yscale("log")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(panel)
     return figure
 
@@ -92,7 +99,9 @@ def _spectrum(health: ManifoldHealth) -> Figure | None:
 def _energy(health: ManifoldHealth) -> Figure:
     """The integrand of the finite-energy integral, beside what a bounded error would make of it."""
     energy = health.energy
-    figure, panel = _panel("noise level (sigma/alpha, standard coordinates)", "nats for each e-fold of noise")
+    figure, panel = _panel(
+        "noise level (sigma/alpha, standard coordinates)", "Error of the score: nats for each e-fold of noise"
+    )
     shown = np.isfinite(energy.rate) & (energy.rate > 0)
     if shown.any():
         _with_errors(panel, health.noise[shown], energy.rate[shown], energy.rate_se[shown], 0, "error of the score")

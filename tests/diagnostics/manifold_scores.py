@@ -36,6 +36,22 @@ def circle(dimension: int = AMBIENT, **settings: Any) -> ss.PerturbedScore:
     return ss.PerturbedScore(_circle, PROCESS, structure=jnp.zeros(dimension), **settings)
 
 
+def _sphere(z: Array, t: Array) -> Array:
+    """On the sphere in three dimensions the mean has length ``coth a - 1/a``."""
+    alpha, variance = PROCESS.alpha(t), PROCESS.variance(t)
+    radius = jnp.sqrt(jnp.sum(z[:3] ** 2) + jnp.finfo(z.dtype).tiny)
+    ratio = alpha * radius / variance
+    large = jnp.maximum(ratio, 0.1)
+    mean = jnp.where(ratio < 0.1, ratio / 3, 1 / jnp.tanh(large) - 1 / large) / radius
+    clean = jnp.concatenate([mean * z[:3], jnp.zeros_like(z[3:])])
+    return (alpha * clean - z) / variance
+
+
+def sphere(dimension: int = AMBIENT) -> ss.PerturbedScore:
+    """The exact score of the noised sphere in three dimensions."""
+    return ss.PerturbedScore(_sphere, PROCESS, structure=jnp.zeros(dimension))
+
+
 def sphere_draws(key: Array, number: int, sphere: int, dimension: int = AMBIENT) -> Array:
     """The uniform law on the unit sphere of the first coordinates, of dimension `sphere`."""
     normal = jax.random.normal(key, (number, sphere + 1))

@@ -16,7 +16,16 @@ from scoresample.diagnostics._finite_energy import energy_against_exact, energy_
 from scoresample.diagnostics._manifold_measures import intrinsic_dimensions, noised_spectra
 from scoresample.diagnostics._manifold_plateau import break_level, spectrum_dimension
 from scoresample.paths import levels_at
-from tests.diagnostics.manifold_scores import PROCESS, circle, circle_draws, cube, cube_draws, normal, sphere_draws
+from tests.diagnostics.manifold_scores import (
+    PROCESS,
+    circle,
+    circle_draws,
+    cube,
+    cube_draws,
+    normal,
+    sphere,
+    sphere_draws,
+)
 
 KEY = jax.random.key(5)
 SIZE, FLAT = 12, 3
@@ -208,6 +217,7 @@ def test_the_score_of_a_sample_is_told_from_the_true_one() -> None:
     assert health.flipd_training[-1] < 0.3
     assert health.flipd[-1] > 5
     assert "FLIPD at training against held-out points over the dimension" in failed(health)
+    assert health.dimensions["spectrum"].value == 1
     assert health.spacing == pytest.approx(np.pi / 100, rel=0.5)
     assert health.spacing / 4 < health.break_noise < 4 * health.spacing
     assert health.spectrum_noise > health.break_noise
@@ -227,12 +237,14 @@ HEALTHY: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", [*HEALTHY, "circle", "cube"])
+@pytest.mark.parametrize("name", [*HEALTHY, "circle", "sphere", "cube"])
 def test_exact_scores_pass_every_check(name: str) -> None:
     if name in HEALTHY:
         score, data, dimension = ss.perturb(HEALTHY[name], ss.VP()), HEALTHY[name].sample(jax.random.key(3), 2500), 2.0
     elif name == "circle":
         score, data, dimension = circle(), circle_draws(jax.random.key(3), 2500), 1.0
+    elif name == "sphere":
+        score, data, dimension = sphere(), sphere_draws(jax.random.key(3), 2500, 2), 2.0
     else:
         score, data, dimension = cube(), cube_draws(jax.random.key(3), 2500), 3.0
     health = ss.manifold_health(score, data, key=KEY, training=data[:300])
