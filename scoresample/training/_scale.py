@@ -63,8 +63,8 @@ def _fit_mixture(
     """The Bayesian information criterion of a mixture, its eigenvalues (k, d) and its numbers of points (k,)."""
     number, dimension = points.shape
     shares = _shares_of_nearest(points, components, generator)
-    last = -np.inf
-    for _ in range(_MOST_ITERATIONS):
+    mean, iterations = -np.inf, 0
+    while True:
         counts = shares.sum(axis=0) + 1e-10
         apart = points - ((shares.T @ points) / counts[:, None])[:, None]
         covariances = np.swapaxes(apart * shares.T[:, :, None], 1, 2) @ apart / counts[:, None, None]
@@ -72,12 +72,11 @@ def _fit_mixture(
         squares = np.sum((apart @ directions) ** 2 / variances[:, None], axis=2)
         logs = np.log(counts / number) - 0.5 * np.sum(np.log(2 * np.pi * variances), axis=1) - 0.5 * squares.T
         densities = np.logaddexp.reduce(logs, axis=1)
-        shares, mean = np.exp(logs - densities[:, None]), float(densities.mean())
-        if mean - last < _SETTLED:
-            break
-        last = mean
-    parameters = components * (1 + dimension + dimension * (dimension + 1) / 2) - 1
-    return parameters * np.log(number) - 2 * number * mean, variances, counts
+        shares, before, mean = np.exp(logs - densities[:, None]), mean, float(densities.mean())
+        iterations += 1
+        if mean - before < _SETTLED or iterations == _MOST_ITERATIONS:
+            parameters = components * (1 + dimension + dimension * (dimension + 1) / 2) - 1
+            return parameters * np.log(number) - 2 * number * mean, variances, counts
 
 
 def _shares_of_nearest(points: np.ndarray, components: int, generator: np.random.Generator) -> np.ndarray:
