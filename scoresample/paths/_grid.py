@@ -154,7 +154,7 @@ def check_delta(delta: float | None, grid: object, *, name: str = "grid") -> flo
 def _stop_log_snr(delta: float, start: float, end: float) -> float:
     """The log-SNR of a variance of the noise, which must lie between the start and the end of the score's range."""
     stop = -0.5 * float(np.log(delta))
-    if not start < stop <= end + _RANGE_TOLERANCE:
+    if not start + _RANGE_TOLERANCE < stop <= end + _RANGE_TOLERANCE:
         least, most = np.exp(-2 * np.array([end, start]))
         why = "the score is not valid at so little noise" if stop > end else "nothing is left after the start"
         raise ValueError(

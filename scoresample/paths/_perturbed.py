@@ -331,7 +331,7 @@ class PerturbedDensity(AbstractPerturbedScore, AbstractDensityPath):
         """The density's mean and coordinate variances."""
         return self.density.moments()
 
-    def smallest_scale(self) -> Array | None:
+    def smallest_scale(self) -> Array:
         """The density's own."""
         return self.density.smallest_scale()
 

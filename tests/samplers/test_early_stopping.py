@@ -148,9 +148,10 @@ def test_deltas_that_mean_nothing_are_refused(cls: Any) -> None:
     for wrong in (0.0, -1.0, float("inf"), float("nan"), True):
         with pytest.raises(ValueError, match=r"`delta` is the variance of the noise .* got"):
             cls(delta=wrong)
-    times = "ladder" if cls is ss.AnnealedLangevin else "grid"
-    with pytest.raises(ValueError, match=f"`delta` and times of your own in `{times}`"):
-        cls(delta=DELTA, **{times: np.linspace(0.9, 0.1, 100)})
+    name = "ladder" if cls is ss.AnnealedLangevin else "grid"
+    times: dict[str, Any] = {name: np.linspace(0.9, 0.1, 100)}
+    with pytest.raises(ValueError, match=f"`delta` and times of your own in `{name}`"):
+        cls(delta=DELTA, **times)
     path, key = ss.perturb(ss.Gaussian(jnp.zeros(2), 1.0), ss.VE(0.01, 10.0)), jax.random.key(0)
     with pytest.raises(
         ValueError, match=r"`delta`: the score is not valid .* at least 0\.0009, .* below 100, .* 0\.0008"
