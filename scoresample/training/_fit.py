@@ -146,7 +146,8 @@ def fit_score(
     Returns:
         A [`PerturbedScore`][scoresample.PerturbedScore] in the data's own (unbounded) coordinates, or for energies a
         [`PerturbedEnergy`][scoresample.PerturbedEnergy]. Its `record` is the
-        [`TrainingRecord`][scoresample.paths.TrainingRecord].
+        [`TrainingRecord`][scoresample.paths.TrainingRecord], with the smallest scale of the data: sampling should stop
+        at noise of a tenth of it or less, which the lower end of `sigma_range` must allow.
 
     Raises:
         TypeError: if `data` holds no arrays.
