@@ -29,6 +29,7 @@ def loss_adaptive_grid(
     num_steps: int = 50,
     num_points: int = 1024,
     uniform_share: float = _UNIFORM_SHARE,
+    delta: float | None = None,
 ) -> np.ndarray:
     """Times for a sampler's `grid`, closest together where the denoising loss falls fastest.
 
@@ -62,6 +63,7 @@ def loss_adaptive_grid(
         num_points: most draws to use, chosen at random.
         uniform_share: share of the levels that is uniform in log-SNR, from 0 to 1. The divergence of
             paths is, for many steps, at most ``1/(1 - uniform_share)`` times the least.
+        delta: variance of the noise, (sigma/alpha)^2, at which the times end; None for the end of the score's range.
 
     Returns:
         Decreasing times, shape (num_steps + 1,), over the range that samplers use. Give them as `grid`.
@@ -84,7 +86,7 @@ def loss_adaptive_grid(
     _check(score, num_steps, uniform_share)
     key_data, key_noise = jax.random.split(key)
     points = clean_points(score, data, num_points, key_data)
-    ladder = noise_levels(score, _NUM_INTERVALS)
+    ladder = noise_levels(score, _NUM_INTERVALS, delta=delta)
     ratio, share = ladder.log_snr, np.linspace(0.0, 1.0, ladder.log_snr.size)
     # sqrt(dm du) over each interval is the integral of sqrt(-dm/du) du.
     lengths = np.sqrt(-np.diff(_falling_loss(score, points, ladder.t, ratio, key_noise)) * np.diff(np.exp(2 * ratio)))

@@ -247,7 +247,7 @@ def _plan_of(score: AbstractPerturbedScore, sampler: Any) -> tuple[Frozen, str, 
             raise ValueError(f"`sampler`: there is no such bound for solver={other!r}. {_APPLIES}")
     if sampler.eta not in (None, 1):
         raise ValueError(f"`sampler`: there is no such bound for eta={sampler.eta}. {_APPLIES}")
-    return frozen, words, noise_levels(score, sampler.num_steps, sampler.grid)
+    return frozen, words, noise_levels(score, sampler.num_steps, sampler.grid, sampler.delta)
 
 
 def _summed(

@@ -110,6 +110,7 @@ def warm_start(
     key: Array,
     num_levels: int = 100,
     grid: Grid = "log-snr",
+    delta: float | None = None,
     data: Any = None,
     num_points: int = 4000,
 ) -> WarmStart:
@@ -135,6 +136,7 @@ def warm_start(
         key: random key.
         num_levels: number of levels.
         grid: how they are placed, or times of your own (`num_levels` is then not used).
+        delta: variance of the noise, (sigma/alpha)^2, of the last level: as in the sampler.
         data: clean draws of the path's law, as arrays, trees or [`Draws`][scoresample.Draws]; needed where the path has
             no draws of its own. The divergence is then of the path's densities, averaged over these draws, so far as
             the two fit.
@@ -159,7 +161,7 @@ def warm_start(
         False
     """
     _check(path, num_levels, num_points)
-    ladder = noise_levels(path, num_levels - 1, grid)
+    ladder = noise_levels(path, num_levels - 1, grid, delta)
     key_points, key_noise = jax.random.split(key)
     if isinstance(path, PerturbedDensity):
         if data is not None:

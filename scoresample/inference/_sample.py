@@ -218,6 +218,7 @@ def _sample_particles(
         if mismatch is None:
             mismatch = measure_start(target, key_plan, plan.t_start)
         checks = [start_check(float(np.max(mismatch)))]
+    stop = _where_it_stopped(target, plan)
     if "least_move" in drawn.stats:
         checks.append(moves_check(float(np.min(drawn.stats["least_move"]))))
     if isinstance(target, TemperedPath) and isinstance(target.target, LineIntegralDensity):
@@ -235,12 +236,21 @@ def _sample_particles(
         kind="interacting" if sampler.interacting else "independent",
         log_weights=None if drawn.log_weights is None else jnp.asarray(drawn.log_weights)[None],
         stats={"non_finite": non_finite[None]},
-        info={"num_warmup": 0, "num_evaluations": evaluations, "checks": checks, **facts},
+        info={"num_warmup": 0, "num_evaluations": evaluations, "checks": checks, **stop, **facts},
         nfe=drawn.nfe,
         seconds=0.0,
         constrain=target.constrain,
         attributes=_attributes(sampler, target),
     )
+
+
+def _where_it_stopped(target: AbstractScorePath, plan: Any) -> dict[str, float]:
+    """Sigma/alpha at the last level of a noised path, and the smallest scale of its data, where that is known."""
+    if not isinstance(target, AbstractPerturbedScore) or not isinstance(plan, Plan):
+        return {}
+    stop = {"noise_left": float(jnp.exp(-target.process.log_snr(plan.t_final)))}
+    scale = target.smallest_scale()
+    return stop if scale is None else stop | {"smallest_scale": float(scale)}
 
 
 def _normalising_constant(log_weights: np.ndarray) -> dict[str, float]:

@@ -19,6 +19,7 @@ from scoresample.paths._grid import Grid as Grid
 from scoresample.paths._grid import GridName as GridName
 from scoresample.paths._grid import Levels as Levels
 from scoresample.paths._grid import check_concrete as check_concrete
+from scoresample.paths._grid import check_delta as check_delta
 from scoresample.paths._grid import check_grid as check_grid
 from scoresample.paths._grid import exponential_log_snr as exponential_log_snr
 from scoresample.paths._grid import karras_ratios as karras_ratios

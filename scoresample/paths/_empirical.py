@@ -214,6 +214,10 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
         """The points' mean and coordinate variances, over all conditions."""
         return self.moments
 
+    def smallest_scale(self) -> Array | None:
+        """The bandwidth; None without one, since points have no scale."""
+        return self.bandwidth if float(self.bandwidth) > 0 else None
+
     def condition_axes(self) -> Any:
         """None, or a tree that marks the conditions where every particle has its own."""
         if self.log_evidence is None or self.log_evidence.ndim == 0:

@@ -12,6 +12,7 @@ from scoresample.paths._base import AbstractDensityPath
 from scoresample.paths._frame import Frame, make_frame
 from scoresample.paths._perturbed import AbstractPerturbedScore, checked_range, unit_moments
 from scoresample.paths._process import AbstractNoiseProcess, check_process
+from scoresample.paths._record import recorded_scale
 from scoresample.scores import Constrain, Position, Structure, named_sites, structure_of
 
 
@@ -108,6 +109,10 @@ class PerturbedEnergy(AbstractPerturbedScore, AbstractDensityPath):
     def data_moments(self) -> tuple[Position, Position]:
         """Zero mean and unit variance: the meaning of standard coordinates."""
         return unit_moments(self.structure)
+
+    def smallest_scale(self) -> Array | None:
+        """The one that `fit_score` found in the training data, if there is a record of it."""
+        return recorded_scale(self.record)
 
     def condition_axes(self) -> Any:
         """None: nothing is particle by particle."""

@@ -37,8 +37,10 @@ class Levels(NamedTuple):
     sigma: np.ndarray
 
 
-def noise_levels(path: AbstractPerturbedScore, num_steps: int, grid: Grid = "log-snr") -> Levels:
-    """A ladder of levels from the start of sampling to the end of the score's range.
+def noise_levels(
+    path: AbstractPerturbedScore, num_steps: int, grid: Grid = "log-snr", delta: float | None = None
+) -> Levels:
+    """A ladder of levels from the start of sampling to where it stops: `delta`, or the end of the score's range.
 
     The start is the noisiest valid level, but not beyond sigma/alpha = 20 data standard deviations: a start from the
     Gaussian with the data's own moments has no visible error there. In between, with s = sigma/alpha:
@@ -55,15 +57,20 @@ def noise_levels(path: AbstractPerturbedScore, num_steps: int, grid: Grid = "log
         path: a perturbed score, concrete (not traced).
         num_steps: number of steps, so `num_steps` + 1 levels.
         grid: a name, or times.
+        delta: variance of the noise at which sampling stops, (sigma/alpha)^2 in the path's standard coordinates: early
+            stopping (Benton et al. 2024, theorem 1). ``exp(2 d) - 1`` is the Ornstein-Uhlenbeck time d. If None, the
+            end of the score's range.
 
     Returns:
         The ladder of levels.
 
     Raises:
         TypeError: if the path is traced.
-        ValueError: if `num_steps` < 1, the range is empty, or times do not decrease or leave the range.
+        ValueError: if `num_steps` < 1, the range is empty, times do not decrease or leave the range, or `delta` leaves
+            it, leaves no level after the start, or is given beside times.
     """
     check_concrete(path)
+    check_delta(delta, grid)
     if not isinstance(grid, str):
         return _levels_at_times(path, np.asarray(grid, np.float64))
     if num_steps < 1:
@@ -74,6 +81,8 @@ def noise_levels(path: AbstractPerturbedScore, num_steps: int, grid: Grid = "log
             f"the score is valid up to log-SNR {end:.3g}, but sampling would start at {start:.3g}: no noise level is "
             "left. Widen `log_snr_range`, or rescale the data (`location`, `scale`)."
         )
+    if delta is not None:
+        end = _stop_log_snr(delta, start, end)
     fractions = np.linspace(0.0, 1.0, num_steps + 1)
     check_grid(grid)
     match grid:
@@ -114,6 +123,46 @@ def check_grid(grid: Grid) -> Grid:
             f"{np.array2string(times, threshold=6)}."
         )
     return grid
+
+
+def check_delta(delta: float | None, grid: object, *, name: str = "grid") -> float | None:
+    """Where to stop as it came, checked: None, or a variance beside levels that are placed by a name.
+
+    Arguments:
+        delta: variance of the noise at which sampling stops.
+        grid: what places the levels.
+        name: the name of that argument.
+
+    Raises:
+        ValueError: if `delta` is no positive finite number, or stands beside times, which say where to stop themselves.
+    """
+    if delta is None:
+        return None
+    if isinstance(delta, bool) or not 0 < delta < float("inf"):
+        raise ValueError(
+            f"`delta` is the variance of the noise at which sampling stops, (sigma/alpha)^2: positive and finite, or "
+            f"None for the end of the score's range, got {delta}."
+        )
+    if grid is not None and not isinstance(grid, str):
+        raise ValueError(
+            f"`delta` and times of your own in `{name}`: the times say themselves where sampling stops. Leave `delta` "
+            f"out, or name a {name}."
+        )
+    return delta
+
+
+def _stop_log_snr(delta: float, start: float, end: float) -> float:
+    """The log-SNR of a variance of the noise, which must lie between the start and the end of the score's range."""
+    stop = -0.5 * float(np.log(delta))
+    if not start + _RANGE_TOLERANCE < stop <= end + _RANGE_TOLERANCE:
+        least, most = np.exp(-2 * np.array([end, start]))
+        why = "the score is not valid at so little noise" if stop > end else "nothing is left after the start"
+        raise ValueError(
+            f"`delta`: {why}. It is the variance of the noise, (sigma/alpha)^2 in standard coordinates, at which "
+            f"sampling stops: here at least {least:.6g}, the end of the score's range, and below {most:.6g}, where "
+            f"sampling starts; got {delta:.6g}."
+        )
+    return min(stop, end)
 
 
 def refined_grid(grid: Grid, factor: int) -> Grid:

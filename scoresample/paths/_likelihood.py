@@ -134,7 +134,9 @@ class ProbabilityFlowDensity(AbstractDensityScore):
 
         Arguments:
             path: any perturbed score, learned or exact.
-            t: the level of the density; by default the end of sampling, the highest log-SNR of the score's range.
+            t: the level of the density; by default the end of sampling, the highest log-SNR of the score's range. Of
+                draws that were stopped at `delta`, ``process.time(-log(delta)/2)``, under a process with alpha = 1 (VE,
+                EDM): draws are in the scale of the data, this density is in that of the level.
             divergence: "exact" or "hutchinson".
             num_probes: number of probes for "hutchinson"; at least 2 for an error bar.
             key: random key of the probes, for "hutchinson".

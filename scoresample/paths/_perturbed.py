@@ -14,6 +14,7 @@ from jaxtyping import Array
 from scoresample.paths._base import AbstractScorePath, as_time
 from scoresample.paths._frame import Frame, make_frame
 from scoresample.paths._process import AbstractNoiseProcess, check_process
+from scoresample.paths._record import recorded_scale
 from scoresample.scores import (
     Constrain,
     Position,
@@ -49,6 +50,13 @@ class AbstractPerturbedScore(AbstractScorePath):
     @abc.abstractmethod
     def data_moments(self) -> tuple[Position, Position]:
         """The mean and the coordinates' variances of the data in standard coordinates (0 and 1 where unknown)."""
+
+    @abc.abstractmethod
+    def smallest_scale(self) -> Array | None:
+        """The smallest standard deviation of the data in standard coordinates, in any direction and any mode, if known.
+
+        Sampling should stop where the noise is at most a tenth of it. Read on the host, from a concrete path.
+        """
 
     def lipschitz(self, t: Array) -> Array:
         """``1/sigma(t)^2``, the curvature of the noise."""
@@ -240,6 +248,10 @@ class PerturbedScore(AbstractPerturbedScore):
         """Zero mean and unit variance: the meaning of standard coordinates."""
         return unit_moments(self.structure)
 
+    def smallest_scale(self) -> Array | None:
+        """The one that `fit_score` found in the training data, if there is a record of it."""
+        return recorded_scale(self.record)
+
     def condition_axes(self) -> Any:
         """None: nothing is particle by particle."""
         return None
@@ -307,6 +319,10 @@ class ReclockedScore(AbstractPerturbedScore):
     def data_moments(self) -> tuple[Position, Position]:
         """Those of the inner score."""
         return self.inner.data_moments()
+
+    def smallest_scale(self) -> Array | None:
+        """That of the inner score."""
+        return self.inner.smallest_scale()
 
     def condition_axes(self) -> Any:
         """Those of the inner score."""

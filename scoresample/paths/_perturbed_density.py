@@ -55,6 +55,10 @@ class PerturbedDensity(AbstractPerturbedScore, AbstractDensityPath):
         """The density's mean and coordinate variances."""
         return self.density.moments()
 
+    def smallest_scale(self) -> Array:
+        """The density's own."""
+        return self.density.smallest_scale()
+
     def condition_axes(self) -> Any:
         """None: nothing is particle by particle."""
         return None

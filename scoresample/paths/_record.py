@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,6 +28,9 @@ class TrainingRecord:
         seconds: wall clock, compilation included.
         epoch_seconds: median wall clock of an epoch once everything was compiled, nan where there was too little to
             measure.
+        smallest_scale: the smallest standard deviation found in the data, in units of standardised ones: of the
+            narrowest direction of the narrowest mode. nan where there were too few points for it. Sampling should stop
+            at noise of a tenth of it or less.
     """
 
     train_loss: np.ndarray
@@ -39,6 +44,7 @@ class TrainingRecord:
     num_parameters: int
     seconds: float
     epoch_seconds: float = float("nan")
+    smallest_scale: float = float("nan")
 
     def __eq__(self, other: object) -> bool:
         """All records are equal: they never tell two scores apart."""
@@ -59,3 +65,10 @@ class TrainingRecord:
             f"{len(self.train_loss)} epochs on {self.num_train} points in {self.seconds:.0f} s, held-out loss "
             f"{self.best_loss:.4f} at epoch {self.best_epoch + 1}"
         )
+
+
+def recorded_scale(record: object) -> Array | None:
+    """The smallest scale of the data in the record of a training, or None where none was found."""
+    if not isinstance(record, TrainingRecord) or not np.isfinite(record.smallest_scale):
+        return None
+    return jnp.asarray(record.smallest_scale, dtype=float)

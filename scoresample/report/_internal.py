@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scoresample.checks import Check, graded_check
+from scoresample.checks import Check, graded_check, stop_check
 from scoresample.diagnostics import ChainStatistics, coordinates, kish_ess, normalized_weights
 from scoresample.report._format import counted, human, percent
 from scoresample.report._statistics import RunStatistics
@@ -37,7 +37,7 @@ def internal_checks(run: RunStatistics) -> list[Check]:
         if run.draws.kind == "chains":
             checks += [*_moved(run), _several_chains(run), *_r_hat(run, run.chains)]
         checks += _effective(run, run.chains)
-    return [*checks, *_divergences(run), *_tree_depth(run), *run.draws.info.get("checks", ())]
+    return [*checks, *_divergences(run), *_tree_depth(run), *_stopped(run), *run.draws.info.get("checks", ())]
 
 
 def _finite(run: RunStatistics) -> list[Check]:
@@ -169,3 +169,9 @@ def _tree_depth(run: RunStatistics) -> list[Check]:
     remedy = "Raise the tree depth, adapt the mass matrix for longer, or rescale the parameters."
     passed = share <= TREE_DEPTH_LIMIT
     return [Check("fraction at maximal tree depth", share, TREE_DEPTH_LIMIT, passed, cause, remedy, "warn")]
+
+
+def _stopped(run: RunStatistics) -> list[Check]:
+    """Where a path sampler stopped, if the data's smallest scale is known."""
+    left, scale = (run.draws.info.get(name) for name in ("noise_left", "smallest_scale"))
+    return [] if left is None or scale is None else [stop_check(float(left), float(scale))]

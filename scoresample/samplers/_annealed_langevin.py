@@ -83,7 +83,9 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     noised data, estimated from the particles for tempered paths):
     ``x <- x + h_t s(x, t) + sqrt(2 h_t) z``, `steps_per_level` times, or the moves of another `corrector`. Between
     levels of a noised path, particles are rescaled by the ratio of the alphas. With `denoise`, the last move is
-    ``E[x_0 | x_t]``.
+    ``E[x_0 | x_t]``; without it, the draws of a noised path have, up to the bias of the steps, the law of the data with
+    noise of variance `delta` added, in standard coordinates (early stopping: Benton et al. 2024, arXiv 2308.03686).
+    Keep its root below a tenth of the data's smallest scale.
 
     On a tempered path the levels are placed by a pilot run such that neighbours are equally close:
     ``Draws.info["warm_start_divergence"]`` is their Renyi-2 divergence, to be kept well below 1 by more levels.
@@ -124,6 +126,10 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
             paths end at 0.
         weights: weigh the particles (tempered paths; Langevin steps, or a sampler that accepts or rejects: of
             `BlackJAX` one that does).
+        delta: variance of the noise at which sampling stops, (sigma/alpha)^2 in the path's standard coordinates, also
+            where the draws are denoised after it; None for the end of the score's range. Under ``OU(T)``,
+            ``exp(2 d) - 1`` is stopping at its time d. Noised paths only, and not beside times of your
+            own.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -146,6 +152,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     step_rule: StepRule = "noise"
     ladder: LadderChoice = None
     weights: bool = eqx.field(static=True, default=False)
+    delta: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         """Check the settings."""
@@ -154,7 +161,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
         check_step_rule(self.step_rule)
         corrector = resolve_corrector(self.corrector)
         check_relative_steps("step_size", self.step_size, corrector.most_relative_step)
-        check_ladder(self.ladder)
+        check_ladder(self.ladder, self.delta)
         if self.weights and not (isinstance(corrector, LangevinCorrector) or _leaves_invariant(corrector)):
             raise ValueError(
                 f"`weights`: what {self.corrector!r} leaves invariant is not known exactly, so its particles have no "
@@ -174,6 +181,11 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
                 f"{type(path).__name__}. reweight(draws, density) weighs draws of a learned score."
             )
         noised = isinstance(path, AbstractPerturbedScore)
+        if self.delta is not None and not noised:
+            raise ValueError(
+                f"`delta`: a {type(path).__name__} has no noise to stop at: it ends at the target itself. Leave "
+                "`delta` out, or sample a noised path, such as perturb(density, process) or fit_score(draws)."
+            )
         relative = self.step_size
         if relative is None:
             otherwise = _STEP_ON_NOISED_PATHS if noised else _STEP_ON_OTHER_PATHS
@@ -181,7 +193,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
         counts = for_each_level("steps_per_level", self.steps_per_level, self.num_levels)
         relatives = for_each_level("step_size", relative, self.num_levels)
         if isinstance(path, AbstractPerturbedScore):
-            ladder = noised_ladder(path, self.ladder, self.num_levels)
+            ladder = noised_ladder(path, self.ladder, self.num_levels, self.delta)
         else:
             ladder = tempered_ladder(
                 path, self.ladder, self.num_levels, corrector, rule=self.step_rule,

@@ -11,6 +11,7 @@ from scoresample.paths import (
     Grid,
     GridName,
     TemperedPath,
+    check_delta,
     check_grid,
     noise_levels,
 )
@@ -45,21 +46,22 @@ class Ladder(NamedTuple):
     curvature: np.ndarray = np.full((), np.nan)
 
 
-def check_ladder(ladder: LadderChoice) -> None:
-    """Raise a ValueError unless it is a name that some path knows, or decreasing times."""
+def check_ladder(ladder: LadderChoice, delta: float | None) -> None:
+    """Raise a ValueError unless it is a name that some path knows, or decreasing times without a `delta`."""
+    check_delta(delta, ladder, name="ladder")
     names = get_args(LadderName) + get_args(GridName)
     if isinstance(ladder, str) and ladder not in names:
         raise ValueError(f"`ladder` must be one of {list(names)} or decreasing times, got {ladder!r}.")
 
 
-def noised_ladder(path: AbstractPerturbedScore, ladder: LadderChoice, num_levels: int) -> Ladder:
+def noised_ladder(path: AbstractPerturbedScore, ladder: LadderChoice, num_levels: int, delta: float | None) -> Ladder:
     """Levels of noise: a grid by name, or times."""
     if isinstance(ladder, str) and ladder in get_args(LadderName):
         raise ValueError(f'`ladder`: "{ladder}" is for tempered paths. Noised ones: {list(get_args(GridName))}.')
     grid: Any = "log-snr" if ladder is None else ladder
     if np.ndim(grid) == 1 and np.size(grid) < 2:
         raise ValueError("`ladder`: times of your own must be two or more. For one level: num_levels=1, no `ladder`.")
-    levels = noise_levels(path, max(num_levels - 1, 1), grid)
+    levels = noise_levels(path, max(num_levels - 1, 1), grid, delta)
     if not isinstance(ladder, str | None):
         _check_number(levels.t.size, num_levels)
     alpha = levels.alpha[-num_levels:]

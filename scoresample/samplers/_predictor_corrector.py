@@ -13,6 +13,7 @@ from scoresample.paths import (
     AbstractPerturbedScore,
     Grid,
     Levels,
+    check_delta,
     check_grid,
     denoise_particles,
     noise_levels,
@@ -80,7 +81,9 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
     * a chain sampler with its step size, such as ``HMC(step_size=0.5)``, ``MALA(step_size=0.5)`` or any kernel by
       ``BlackJAX(...)``, on ``path.at(t)`` for paths with a density. It moves in coordinates in which ``1/L_t`` is 1.
 
-    With `denoise`, the last move is ``E[x_0 | x_t]``.
+    With `denoise`, the last move is ``E[x_0 | x_t]``; without it, the draws have the law of the data with noise of
+    variance `delta` added, in standard coordinates (early stopping: Benton et al. 2024, arXiv 2308.03686). Keep its
+    root below a tenth of the data's smallest scale.
 
     The law tends to the target's as steps are added and the corrector's step shrinks; the corrector repairs errors
     that the predictor carries from level to level. On Gaussians it is an affine recursion, held exactly in the tests.
@@ -103,6 +106,9 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
         step_rule: where ``L_t`` comes from. "noise": ``1/sigma_t^2``. "jacobian": power iteration on the score's
             Jacobian at 32 of the particles. "snr": instead of it ``h_t = 2 (corrector_step_size |noise| / |s|)^2``, the
             signal-to-noise rule of Song et al.; keep the relative step near 0.16. Or a function t -> L.
+        delta: variance of the noise at which sampling stops, (sigma/alpha)^2 in the path's standard coordinates, also
+            where the draws are denoised after it; None for the end of the score's range. Under ``OU(T)``,
+            ``exp(2 d) - 1`` is stopping at its time d. Not beside times of your own.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -131,12 +137,13 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
     corrector: CorrectorChoice = "langevin"
     step_rule: StepRule = "noise"
     predictor: Predictor = eqx.field(static=True, default="ddpm")
+    delta: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         """Check the settings."""
         check_at_least(1, num_steps=self.num_steps)
         check_counts("corrector_steps", self.corrector_steps)
-        check_grid(self.grid)
+        check_delta(self.delta, check_grid(self.grid))
         check_step_rule(self.step_rule)
         check_one_of(get_args(Predictor), predictor=self.predictor)
         most = resolve_corrector(self.corrector).most_relative_step
@@ -150,7 +157,7 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
         check_path(path, AbstractPerturbedScore, self)
         corrector = resolve_corrector(self.corrector)
         corrector.check(path)
-        levels = noise_levels(path, self.num_steps, self.grid)
+        levels = noise_levels(path, self.num_steps, self.grid, self.delta)
         keep, pull, spread = self._predictor(path, levels)
         num_steps = spread.size
         relative = self.corrector_step_size

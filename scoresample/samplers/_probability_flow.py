@@ -7,7 +7,7 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore, Grid, check_grid, refined_grid
+from scoresample.paths import AbstractPerturbedScore, Grid, check_delta, check_grid, refined_grid
 from scoresample.samplers._base import AbstractPathSampler, Plan
 from scoresample.samplers._diffrax import AdaptiveDiffraxSolver
 from scoresample.samplers._doors import check_at_least, check_path, check_positive
@@ -22,7 +22,9 @@ class ProbabilityFlowODE(AbstractPathSampler[AbstractPerturbedScore]):
     In time t it is ``dx/dt = f x - g^2 s(x, t) / 2``, run from t=1 down; it is solved in the log-SNR clock. Draws are a
     deterministic function of their start. It needs the fewest score evaluations when the score is right, and keeps
     every error of the score and of the start when it is not. The bias is that of the solver, of the start's Gaussian,
-    and of stopping at the end of the score's range.
+    and of stopping early: without `denoise` the draws have the law of the data with noise of variance `delta` added, in
+    standard coordinates (Benton et al. 2024, arXiv 2308.03686). Keep its root below a tenth of the data's smallest
+    scale.
 
     With `rtol` the steps of a diffrax solver adapt, by an error estimate shared by the whole batch. A tolerance is a
     bound on local errors, not on the law: above 1e-3, mode weights were seen to drift without a sign.
@@ -40,6 +42,9 @@ class ProbabilityFlowODE(AbstractPathSampler[AbstractPerturbedScore]):
         atol: absolute tolerance of adaptive steps, in data standard deviations; `rtol` if None.
         max_steps: the most steps an adaptive solve may take.
         denoise: end with the posterior mean of the clean point.
+        delta: variance of the noise at which sampling stops, (sigma/alpha)^2 in the path's standard coordinates, also
+            where the draws are denoised after it; None for the end of the score's range. Under ``OU(T)``,
+            ``exp(2 d) - 1`` is stopping at its time d. Not beside times of your own.
 
     Examples:
         >>> import diffrax, jax, jax.numpy as jnp
@@ -63,11 +68,12 @@ class ProbabilityFlowODE(AbstractPathSampler[AbstractPerturbedScore]):
     atol: float | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=4096)
     denoise: bool = eqx.field(static=True, default=True)
+    delta: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         """Check the settings."""
         check_at_least(1, num_steps=self.num_steps, max_steps=self.max_steps)
-        check_grid(self.grid)
+        check_delta(self.delta, check_grid(self.grid))
         resolve_solver(self.solver, noisy=False)
         if self.rtol is None and self.atol is not None:
             raise ValueError("`atol` without `rtol`: give `rtol` too, which turns adaptive steps on.")
@@ -94,8 +100,9 @@ class ProbabilityFlowODE(AbstractPathSampler[AbstractPerturbedScore]):
         del key
         check_path(path, AbstractPerturbedScore, self)
         return reverse_plan(
-            self._resolved(), path, num_steps=self.num_steps, grid=self.grid, eta=0.0, denoise=self.denoise
-        )
+            self._resolved(), path, num_steps=self.num_steps, grid=self.grid, delta=self.delta, eta=0.0,
+            denoise=self.denoise,
+        )  # fmt: skip
 
     def init(self, path: AbstractPerturbedScore, particles: Position, plan: Plan, *, key: Array) -> Any:
         """The solver's state at the start."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore, Grid, check_grid, refined_grid
+from scoresample.paths import AbstractPerturbedScore, Grid, check_delta, check_grid, refined_grid
 from scoresample.samplers._base import AbstractPathSampler, Plan
 from scoresample.samplers._doors import check_at_least, check_path
 from scoresample.samplers._heun import AbstractHeun
@@ -21,7 +21,9 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
     In time t it is ``dx = [f x - (1 + eta^2)/2 g^2 s(x, t)] dt + eta g dW``, run from t=1 down; it is solved in the
     log-SNR clock. Every `eta` has the same marginals in the limit of small steps; noise forgets errors of the score and
     of the start that the ODE keeps, and asks for more steps. The bias is that of the solver (weak order 1 for "ddpm", 2
-    for the others), of the start's Gaussian, and of stopping at the end of the score's range.
+    for the others), of the start's Gaussian, and of stopping early: without `denoise` the draws have the law of the
+    data with noise of variance `delta` added, in standard coordinates (Benton et al. 2024, arXiv 2308.03686). Keep its
+    root below a tenth of the data's smallest scale.
 
     Source: Anderson 1982; Song et al. 2021, arXiv 2011.13456, eq. 6; eta: Zhang and Chen 2023, arXiv 2204.13902, eq. 6.
 
@@ -35,6 +37,9 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
         grid: "log-snr", "karras", "exponential", "uniform", or decreasing times of your own (`num_steps` is then not
             used).
         denoise: end with the posterior mean of the clean point.
+        delta: variance of the noise at which sampling stops, (sigma/alpha)^2 in the path's standard coordinates, also
+            where the draws are denoised after it; None for the end of the score's range. Under ``OU(T)``,
+            ``exp(2 d) - 1`` is stopping at its time d. Not beside times of your own.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -55,11 +60,12 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
     eta: float | None = eqx.field(static=True, default=None)
     grid: Grid = "log-snr"
     denoise: bool = eqx.field(static=True, default=True)
+    delta: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         """Check the settings."""
         check_at_least(1, num_steps=self.num_steps)
-        check_grid(self.grid)
+        check_delta(self.delta, check_grid(self.grid))
         if self.eta is not None and not 0 < self.eta < float("inf"):
             raise ValueError(f"`eta` must be positive, got {self.eta}. Without noise this is ProbabilityFlowODE.")
         solver, _ = resolve_solver(self.solver, noisy=True)
@@ -78,7 +84,9 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
         del key
         check_path(path, AbstractPerturbedScore, self)
         solver, eta = self._resolved()
-        return reverse_plan(solver, path, num_steps=self.num_steps, grid=self.grid, eta=eta, denoise=self.denoise)
+        return reverse_plan(
+            solver, path, num_steps=self.num_steps, grid=self.grid, delta=self.delta, eta=eta, denoise=self.denoise
+        )
 
     def init(self, path: AbstractPerturbedScore, particles: Position, plan: Plan, *, key: Array) -> Any:
         """The solver's state at the start."""

@@ -56,11 +56,12 @@ def reverse_plan(
     *,
     num_steps: int,
     grid: Grid,
+    delta: float | None,
     eta: float,
     denoise: bool,
 ) -> Plan:
     """The plan of a run with a solver: levels, coefficients, and the number of score evaluations."""
-    levels = noise_levels(path, num_steps, grid)
+    levels = noise_levels(path, num_steps, grid, delta)
     nfe = solver.evaluations(levels.t.size - 1) + int(denoise)
     t_start, t_final = rows(levels.t[0], levels.t[-1])
     return Plan(t_start, t_final, solver.coefficients(path, levels, eta, denoise=denoise), nfe)

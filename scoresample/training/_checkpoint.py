@@ -330,7 +330,8 @@ def _constrain_from(kind: str, structure: Structure, arrays: Arrays, given: Cons
 
 _RECORD_ARRAYS = ("train_loss", "validation_loss", "validation_epochs", "level_edges", "loss_by_level")
 _RECORD_COUNTS = ("best_epoch", "num_train", "num_validation", "num_parameters")
-_RECORD_SECONDS = ("seconds", "epoch_seconds")
+_RECORD_NUMBERS = ("seconds", "epoch_seconds", "smallest_scale")
+"""May be nan, or missing from files of earlier releases."""
 
 
 def _record_content(record: TrainingRecord | None, arrays: Arrays) -> dict[str, Any] | None:
@@ -338,10 +339,10 @@ def _record_content(record: TrainingRecord | None, arrays: Arrays) -> dict[str, 
         return None
     for name in _RECORD_ARRAYS:
         arrays[f"record.{name}"] = getattr(record, name)
-    seconds = {name: getattr(record, name) for name in _RECORD_SECONDS}
+    numbers = {name: getattr(record, name) for name in _RECORD_NUMBERS}
     return {
         **{name: int(getattr(record, name)) for name in _RECORD_COUNTS},
-        **{name: None if np.isnan(value) else float(value) for name, value in seconds.items()},
+        **{name: None if np.isnan(value) else float(value) for name, value in numbers.items()},
     }
 
 
@@ -350,5 +351,5 @@ def _record_from(content: dict[str, Any] | None, arrays: Arrays) -> TrainingReco
         return None
     values: dict[str, Any] = {name: arrays[f"record.{name}"] for name in _RECORD_ARRAYS}
     values |= {name: int(content[name]) for name in _RECORD_COUNTS}
-    values |= {name: np.nan if content.get(name) is None else float(content[name]) for name in _RECORD_SECONDS}
+    values |= {name: np.nan if content.get(name) is None else float(content[name]) for name in _RECORD_NUMBERS}
     return TrainingRecord(**values)

@@ -40,6 +40,7 @@ from scoresample.training._levels import Weighting
 from scoresample.training._loss import LossName
 from scoresample.training._penalties import PenaltyName
 from scoresample.training._resume import Progress, load_progress, run_fingerprint, save_progress
+from scoresample.training._scale import smallest_scale
 
 _LEVEL_BANDS = 8
 _SECONDS_BEFORE_SHOWN = 2.0
@@ -145,7 +146,8 @@ def fit_score(
     Returns:
         A [`PerturbedScore`][scoresample.PerturbedScore] in the data's own (unbounded) coordinates, or for energies a
         [`PerturbedEnergy`][scoresample.PerturbedEnergy]. Its `record` is the
-        [`TrainingRecord`][scoresample.paths.TrainingRecord].
+        [`TrainingRecord`][scoresample.paths.TrainingRecord], with the smallest scale of the data: sampling should stop
+        at noise of a tenth of it or less, which the lower end of `sigma_range` must allow.
 
     Raises:
         TypeError: if `data` holds no arrays.
@@ -287,6 +289,7 @@ def fit_score(
         num_parameters=parameter_count(fitted),
         seconds=before + time.perf_counter() - started,
         epoch_seconds=float(np.median(epoch_seconds[1:])) if len(epoch_seconds) > 1 else math.nan,
+        smallest_scale=smallest_scale(source.first.points),
     )
     return _as_score(fitted, source, VP() if process is None else process, sigma_range, record)
 

@@ -64,6 +64,7 @@ def test_a_run_says_where_it_comes_from() -> None:
         "eta": None,
         "grid": "log-snr",
         "denoise": True,
+        "delta": None,
     }
     versions = json.loads(attributes["versions"])
     assert versions["scoresample"] == ss.__version__

@@ -69,11 +69,12 @@ def scales(process: str, log_snr: float | np.ndarray) -> tuple[Any, Any]:
     return alpha, alpha * ratio
 
 
-def grid(process: str, covariance: np.ndarray, num_steps: int) -> np.ndarray:
-    """Uniform in log-SNR, from twenty data scales or the process's t=1 to 3% of the smallest scale."""
+def grid(process: str, covariance: np.ndarray, num_steps: int, delta: float | None = None) -> np.ndarray:
+    """Uniform in log-SNR, from twenty data scales or the process's t=1 to 3% of the smallest scale, or to `delta`."""
     noisiest = -0.5 * np.log(np.expm1(VP_INTEGRAL)) if process == "VP" else -np.log(VE_SIGMA_MAX)
     start = max(noisiest, -np.log(20 * np.sqrt(covariance.diagonal().max())))
-    return np.linspace(start, -np.log(0.03 * np.sqrt(np.linalg.eigvalsh(covariance)[0])), num_steps + 1)
+    last = 0.03 * np.sqrt(np.linalg.eigvalsh(covariance)[0]) if delta is None else np.sqrt(delta)
+    return np.linspace(start, -np.log(last), num_steps + 1)
 
 
 def start_law(process: str, covariance: np.ndarray, log_snr: float) -> tuple[np.ndarray, np.ndarray]:

@@ -38,7 +38,7 @@ SCALE = np.array([0.5, 1.0, 2.0])
 
 def exact(sampler: ss.AnnealedLangevin, process: str, covariance: np.ndarray) -> Affine:
     """At every level: to the level's alpha, then Langevin steps with ``h = step_size sigma^2``."""
-    log_snr = grid(process, covariance, sampler.num_levels - 1)
+    log_snr = grid(process, covariance, sampler.num_levels - 1, sampler.delta)
     moves, before = [], None
     assert isinstance(sampler.step_size, float)
     assert isinstance(sampler.steps_per_level, int)

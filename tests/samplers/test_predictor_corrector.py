@@ -47,7 +47,7 @@ def predictor(process: str, covariance: np.ndarray, log_snr: float, next_log_snr
 
 
 def exact(sampler: ss.PredictorCorrector, process: str, covariance: np.ndarray) -> Affine:
-    log_snr = grid(process, covariance, sampler.num_steps)
+    log_snr = grid(process, covariance, sampler.num_steps, sampler.delta)
     moves = []
     relative = 0.2 if sampler.corrector_step_size is None else sampler.corrector_step_size
     assert isinstance(relative, float)

@@ -52,7 +52,7 @@ def step(solver: str, process: str, covariance: np.ndarray, here: float, there: 
 
 
 def exact(solver: str, sampler: ss.ProbabilityFlowODE, process: str, covariance: np.ndarray) -> Affine:
-    log_snr = grid(process, covariance, sampler.num_steps)
+    log_snr = grid(process, covariance, sampler.num_steps, sampler.delta)
     roots = [np.sqrt(sum(np.square(scales(process, end)))) for end in log_snr[[0, -1]]]
     return compose(
         affine(IDENTITY / roots[0], np.zeros(3)),
@@ -62,10 +62,10 @@ def exact(solver: str, sampler: ss.ProbabilityFlowODE, process: str, covariance:
     )
 
 
-def flow(process: str, covariance: np.ndarray) -> Affine:
+def flow(process: str, covariance: np.ndarray, delta: float | None = None) -> Affine:
     """The flow itself: ``(y - m) / sqrt(v + s^2)`` stays along every eigenvector, y = x/alpha."""
     variances, axes = np.linalg.eigh(covariance)
-    here, there = grid(process, covariance, 1)
+    here, there = grid(process, covariance, 1, delta)
     alpha, _ = scales(process, here)
     growth = np.sqrt((variances + np.exp(-2 * there)) / (variances + np.exp(-2 * here)))
     matrix = axes * growth @ axes.T

@@ -90,7 +90,7 @@ SOLVERS = {"Euler": diffrax.Euler, "ShARK": diffrax.ShARK}
 
 
 def exact(solver: str, sampler: ss.ReverseSDE, process: str, covariance: np.ndarray) -> Affine:
-    log_snr = grid(process, covariance, sampler.num_steps)
+    log_snr = grid(process, covariance, sampler.num_steps, sampler.delta)
     roots = [np.sqrt(sum(np.square(scales(process, end)))) for end in log_snr[[0, -1]]]
     pairs = pairwise(log_snr)
     eta = 1.0 if sampler.eta is None else sampler.eta

@@ -76,6 +76,9 @@ def test_a_file_of_the_first_format_still_loads() -> None:
     for name, expected in EXPECTED.items():
         np.testing.assert_allclose(got[name], expected, rtol=1e-5)
     assert score.record.num_train == 50
+    # Not recorded then.
+    assert np.isnan(score.record.smallest_scale)
+    assert score.smallest_scale() is None
 
 
 EXPECTED = {"rate": [-0.5430589914321899, 0.08291540294885635], "shift": 231.0601348876953}
