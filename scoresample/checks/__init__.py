@@ -12,4 +12,5 @@ from scoresample.checks._moves import moves_check as moves_check
 from scoresample.checks._start import measure_start as measure_start
 from scoresample.checks._start import start_check as start_check
 from scoresample.checks._start import start_mismatch as start_mismatch
+from scoresample.checks._stop import point_stop_check as point_stop_check
 from scoresample.checks._stop import stop_check as stop_check

@@ -8,7 +8,7 @@ from scoresample.inference._draws import Draws
 
 _RESAMPLING_SEED = 0
 
-_FACTS = ("num_warmup", "num_evaluations", "compile_seconds", "noise_left", "smallest_scale")
+_FACTS = ("num_warmup", "num_evaluations", "compile_seconds", "noise_left", "smallest_scale", "point_spacing")
 """What goes with the draws of `Draws.info`: all that `Draws.from_arviz` can give back."""
 
 

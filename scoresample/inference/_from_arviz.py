@@ -25,7 +25,7 @@ _RENAMED = {"reached_max_tree_depth": "reached_max_treedepth"}
 _ABOUT_THE_TREE = ("created_at", "creation_library", "creation_library_version", "creation_library_language")
 """Attributes that ArviZ writes about the object, not about the run."""
 
-_OF_THE_RUN = ("num_warmup", "num_evaluations", "compile_seconds", "noise_left", "smallest_scale")
+_OF_THE_RUN = ("num_warmup", "num_evaluations", "compile_seconds", "noise_left", "smallest_scale", "point_spacing")
 
 
 def draws_from_arviz(

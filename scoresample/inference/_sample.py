@@ -24,7 +24,7 @@ from scoresample.inference._draws import Draws, SamplingError
 from scoresample.inference._particles import run_particles
 from scoresample.inference._progress import compile_seconds, wants_progress
 from scoresample.inference._sharding import mesh_of
-from scoresample.paths import AbstractPerturbedScore, AbstractScorePath, TemperedPath
+from scoresample.paths import AbstractPerturbedScore, AbstractScorePath, EmpiricalPerturbedScore, TemperedPath
 from scoresample.samplers import (
     AbstractParticleSampler,
     AbstractPathSampler,
@@ -245,11 +245,15 @@ def _sample_particles(
 
 
 def _where_it_stopped(target: AbstractScorePath, plan: Any) -> dict[str, float]:
-    """Sigma/alpha at the last level of a noised path, and the smallest scale of its data, where that is known."""
+    """Sigma/alpha at the last level of a noised path, and what it is held against: the data's smallest scale, where
+    that is known, or the spacing of the points that the path consists of.
+    """
     if not isinstance(target, AbstractPerturbedScore) or not isinstance(plan, Plan):
         return {}
     stop = {"noise_left": float(jnp.exp(-target.process.log_snr(plan.t_final)))}
     scale = target.smallest_scale()
+    if scale is None and isinstance(target, EmpiricalPerturbedScore) and float(target.spacing) > 0:
+        return stop | {"point_spacing": float(target.spacing)}
     return stop if scale is None else stop | {"smallest_scale": float(scale)}
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scoresample.checks import Check, graded_check, stop_check
+from scoresample.checks import Check, graded_check, point_stop_check, stop_check
 from scoresample.diagnostics import ChainStatistics, coordinates, kish_ess, normalized_weights
 from scoresample.report._format import counted, human, percent
 from scoresample.report._statistics import RunStatistics
@@ -172,6 +172,9 @@ def _tree_depth(run: RunStatistics) -> list[Check]:
 
 
 def _stopped(run: RunStatistics) -> list[Check]:
-    """Where a path sampler stopped, if the data's smallest scale is known."""
-    left, scale = (run.draws.info.get(name) for name in ("noise_left", "smallest_scale"))
-    return [] if left is None or scale is None else [stop_check(float(left), float(scale))]
+    """Where a path sampler stopped, if the data's smallest scale is known, or the spacing of points behind the path."""
+    left, scale, spacing = (run.draws.info.get(name) for name in ("noise_left", "smallest_scale", "point_spacing"))
+    if left is None:
+        return []
+    checks = [] if scale is None else [stop_check(float(left), float(scale))]
+    return checks if spacing is None else [*checks, point_stop_check(float(left), float(spacing))]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import scoresample as ss
-from scoresample.checks import stop_check
+from scoresample.checks import point_stop_check, stop_check
 
 NAME = "noise left where sampling stopped, over the data's smallest scale"
 DENSITY = ss.GaussianMixture([0.5, 0.5], jnp.array([[-1.0], [1.0]]), jnp.array([[[0.04]], [[1.0]]]))
@@ -75,3 +75,26 @@ def test_no_check_where_there_is_no_noise_or_no_scale() -> None:
     draws = ss.sample(tempered, ss.AnnealedLangevin(num_levels=5), key=jax.random.key(0), num_samples=50)
     assert "noise_left" not in draws.info
     assert check_of(draws) is None
+
+
+def test_points_are_given_back_below_their_spacing() -> None:
+    """Draws of the score of points fail once the noise is small against their spacing, and say why."""
+    points = np.random.default_rng(0).normal(size=(200, 3))
+    path = ss.perturb(points, ss.VP())
+    spacing = float(path.spacing)
+
+    def found(path: Any, delta: float | None) -> Any:
+        sampler = ss.ReverseSDE(num_steps=10, delta=delta)
+        draws = ss.sample(path, sampler, key=jax.random.key(0), num_samples=50)
+        checks = ss.compare({"run": draws}).verdicts["run"].checks
+        return [check for check in checks if "spacing of the points" in check.name]
+
+    (copies,) = found(path, None)
+    assert copies.value == pytest.approx(0.003, rel=0.02)
+    assert (copies.passed, copies.severity) == (False, "fail")
+    (near,) = found(path, (0.6 * spacing) ** 2)
+    assert (near.passed, near.severity) == (False, "warn")
+    (far,) = found(path, (1.5 * spacing) ** 2)
+    assert far.passed
+    assert not found(ss.perturb(points, ss.VP(), bandwidth="spacing"), None)
+    assert point_stop_check(1.0, 1.0).passed
