@@ -7,8 +7,8 @@ from scoresample.checks._check import Check, graded_check
 _WARN, _FAIL = 0.1, 0.5
 """Noise over the data's smallest scale: half a percent of a standard deviation, and 12 percent."""
 _SPACING_WARN, _SPACING_FAIL = 1.0, 0.3
-"""Noise over the spacing of points. Of the draws of the score of 3,000 normal points in 2, 5 and 20 dimensions, denoised
-at the end, so many lay three times nearer to one point than to the next (by chance: 11%, .3%, 0):
+"""Noise over the spacing of points. Of the draws of the score of 3,000 normal points in 2, 5 and 20 dimensions,
+denoised at the end, so many lay three times nearer to one point than to the next (by chance: 11%, .3%, 0):
 
     noise/spacing     2       1       .5      .3      .1
     2-d               16%     29%     59%     79%     98%

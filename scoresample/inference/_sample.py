@@ -245,9 +245,7 @@ def _sample_particles(
 
 
 def _where_it_stopped(target: AbstractScorePath, plan: Any) -> dict[str, float]:
-    """Sigma/alpha at the last level of a noised path, and what it is held against: the data's smallest scale, where
-    that is known, or the spacing of the points that the path consists of.
-    """
+    """Sigma/alpha at the last level of a noised path, and the data's smallest scale or the spacing of its points."""
     if not isinstance(target, AbstractPerturbedScore) or not isinstance(plan, Plan):
         return {}
     stop = {"noise_left": float(jnp.exp(-target.process.log_snr(plan.t_final)))}
