@@ -1,0 +1,373 @@
+"""Where does memorisation end? A score learned from 50 to 20,000 points of a manifold, judged by diagnostics alone.
+
+Pidstrigach 2022, arXiv 2206.01018: a model that matches the score of its training points returns those points. Run as
+`python -m examples.papers.memorisation [--quick] [--json FILE] [--cache FOLDER] [--out FOLDER]`.
+
+One law on a three-dimensional torus in twelve dimensions, one network, one number of optimiser steps; only the number n
+of training points differs. Each training gives two scores: with the weights after its last step, and with those of its
+smallest held-out loss, which `fit_score` keeps. The exit status is 1 if a goal fails. Trainings and measurements are
+kept in the cache folder, so an interrupted run goes on.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from jaxtyping import Array
+from matplotlib.figure import Figure
+from scipy.spatial import cKDTree
+
+import scoresample as ss
+from tests.benchmarks.report import cached, keep, table
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+ANGLES, DIMENSION = 3, 13
+SIGMAS = (0.2, 0.4, 0.8)
+"""Noise levels sigma/alpha; coordinates of the data have variances near one."""
+NUM_DRAWS, NUM_HELD_OUT, NUM_DIMENSIONS = 1000, 5000, 1000
+"""Draws of each score, held-out points for the losses, and points for the intrinsic dimension."""
+SIGMA_RANGE = (0.01, 10.0)
+
+MEMORISED_GOAL, GENERALISED_GOAL, GAP_GOAL, FACTOR_GOAL, ERRORS = 0.5, 0.05, 10.0, 4.0, 3.0
+DRAWS_END, GAP_END = 0.05, 0.3
+"""The transition is where the memorised fraction is so much above chance; where the loss at held-out points is so much
+above that at training points, a tenth of the true dimension; and where so much lies between the dimensions there."""
+
+Denoiser = Callable[[Array, Array], Array]
+Kept = Literal["last", "best"]
+KEPT: tuple[Kept, ...] = ("last", "best")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How long and how large: every n has `rows` rows, its points over and over, so that all trainings are alike."""
+
+    sizes: tuple[int, ...] = (50, 100, 200, 500, 1000, 2000, 5000, 20_000)
+    rows: int = 20_000
+    batch_size: int = 250
+    num_epochs: int = 100
+    width: int = 128
+    depth: int = 3
+    learning_rate: float = 2e-3
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps of a training."""
+        return self.num_epochs * self.rows // self.batch_size
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The law
+# ---------------------------------------------------------------------------------------------------------------------
+
+TURN = 0.5
+FREQUENCIES = np.array([m for m in itertools.product((-1, 0, 1), repeat=ANGLES) if m > (0,) * ANGLES], float)
+PHASES = np.random.default_rng(0).uniform(0, 2 * np.pi, DIMENSION)
+
+
+def angles(rng: np.random.Generator, num: int) -> np.ndarray:
+    """Three angles, each von Mises around the one before: far from uniform, and dependent."""
+    found = [rng.vonmises(0.0, 1.0, num)]
+    for _ in range(ANGLES - 1):
+        found.append(found[-1] + rng.vonmises(TURN, 1.0, num))
+    return np.stack(found, axis=1)
+
+
+def embedded(theta: np.ndarray) -> np.ndarray:
+    """Points of a curved torus in thirteen dimensions: ``sqrt(2) cos(<m, theta> + phase)`` for all m of -1, 0 and 1."""
+    return np.sqrt(2) * np.cos(theta @ FREQUENCIES.T + PHASES)
+
+
+def points(seed: int, num: int) -> np.ndarray:
+    """Points of the law."""
+    return embedded(angles(np.random.default_rng(seed), num))
+
+
+def distances(positions: np.ndarray) -> np.ndarray:
+    """Distances from the torus, by Gauss and Newton's method: the control, of which no diagnostic knows."""
+    starts = np.random.default_rng(7).uniform(-np.pi, np.pi, (200_000, ANGLES))
+    theta = starts[cKDTree(embedded(starts)).query(positions)[1]]
+    for _ in range(8):
+        tangents = -np.sqrt(2) * np.sin(theta @ FREQUENCIES.T + PHASES)[:, :, None] * FREQUENCIES
+        squares = np.einsum("nij,nik->njk", tangents, tangents)
+        steps = np.einsum("nij,ni->nj", tangents, positions - embedded(theta))
+        theta = theta + np.linalg.solve(squares + 1e-6 * np.eye(ANGLES), steps[..., None])[..., 0]
+    return np.linalg.norm(positions - embedded(theta), axis=1)
+
+
+def quadrature(num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and log weights of the law on an even grid of angles."""
+    axis = np.linspace(-np.pi, np.pi, num, endpoint=False)
+    theta = np.stack(np.meshgrid(*[axis] * ANGLES, indexing="ij"), axis=-1).reshape(-1, ANGLES)
+    return embedded(theta), np.cos(theta[:, 0]) + np.cos(np.diff(theta, axis=1) - TURN).sum(axis=1)
+
+
+@jax.jit
+def mean_under(noised: Array, nodes: Array, log_weights: Array, sigma: Array) -> Array:
+    """Denoisers of weighted points: means under weights ``w exp(-|x - y|^2/2 sigma^2)``."""
+
+    def block(x: Array) -> Array:
+        exponents = (x @ nodes.T - jnp.sum(nodes**2, axis=1) / 2) / sigma**2 + log_weights
+        return jax.nn.softmax(exponents, axis=1) @ nodes
+
+    return jax.lax.map(block, noised.reshape(-1, 50, noised.shape[1])).reshape(noised.shape)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Trainings and what is measured of them
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def fit(n: int, kept: Kept, setting: Setting, checkpoint: Path) -> Any:
+    """A score learned from n points, with n/10 more (at least 10) to choose the best weights by.
+
+    Of a stream the first points are held out. The second call finds the finished training of the first.
+    """
+    num_chosen_by = max(n // 10, 10)
+    data = np.concatenate([points(2, num_chosen_by), np.tile(points(1, n), (setting.rows // n, 1))])
+    return ss.fit_score(
+        lambda: iter([data]), key=jax.random.key(0), keep=kept, checkpoint=checkpoint, buffer_size=len(data),
+        validation_fraction=(num_chosen_by + 0.5) / len(data), standardise="none", sigma_range=SIGMA_RANGE,
+        num_epochs=setting.num_epochs, batch_size=setting.batch_size, width=setting.width, depth=setting.depth,
+        learning_rate=setting.learning_rate, patience=None,
+    )  # fmt: skip
+
+
+def noised(clean: np.ndarray, sigma: float) -> tuple[Array, Array]:
+    """At least `NUM_HELD_OUT` pairs of a clean point and the same with noise; the noise is the same for every score."""
+    repeats = -(-NUM_HELD_OUT // len(clean))
+    clean = np.tile(clean, (repeats, 1))[:NUM_HELD_OUT]
+    noise = np.random.default_rng(5).normal(size=clean.shape)
+    return jnp.asarray(clean, float), jnp.asarray(clean + sigma * noise, float)
+
+
+@eqx.filter_jit
+def denoised(score: Any, positions: Array, sigma: Array) -> Array:
+    """Denoisers at points with noise sigma, alpha being one."""
+    t = score.process.time(-jnp.log(sigma))
+    return jax.vmap(lambda x: score.denoise(score.process.alpha(t) * x, t))(positions)
+
+
+def loss(denoise: Denoiser, clean: np.ndarray, sigma: float) -> tuple[float, float]:
+    """The denoising loss ``E|D(x + sigma e) - x|^2 / sigma^2`` and its standard error over the clean points.
+
+    At little noise the true score's is the dimension of the data: noise along them cannot be told from them.
+    """
+    truth, positions = noised(clean, sigma)
+    missed = np.asarray(denoise(positions, jnp.asarray(sigma, float)), np.float64) - np.asarray(truth)
+    squares = np.sum(missed**2, axis=1) / sigma**2
+    num = min(len(clean), len(squares))
+    each = [np.mean(squares[k::num]) for k in range(num)]
+    return float(np.mean(squares)), float(np.std(each, ddof=1) / np.sqrt(num))
+
+
+def measure(n: int, kept: Kept, setting: Setting, checkpoint: Path) -> dict[str, Any]:
+    """Everything that the tables show of one score."""
+    score = fit(n, kept, setting, checkpoint)
+    training, held_out = points(1, n), points(3, NUM_HELD_OUT)
+    draws = ss.sample(score, ss.ReverseSDE(), key=jax.random.key(4), num_chains=1, num_samples=NUM_DRAWS)
+    found = ss.memorisation(draws, training, held_out)
+    off = distances(np.asarray(draws.position, np.float64).reshape(-1, DIMENSION))
+    cell: dict[str, Any] = {
+        "fraction": found.fraction, "fraction se": found.fraction_se, "chance": found.chance,
+        "chance se": found.chance_se, "nearer": found.nearer, "nearer se": found.nearer_se,
+        "distance": float(np.median(off)), "far": float(np.quantile(off, 0.9)), "nfe": draws.nfe,
+        "seconds": score.record.seconds, "epoch": score.record.best_epoch + 1,
+    }  # fmt: skip
+    for sigma in SIGMAS:
+        for name, clean in (("held out", held_out), ("training", training[:NUM_HELD_OUT])):
+            cell[f"loss {name} {sigma}"], cell[f"loss {name} se {sigma}"] = loss(
+                lambda x, s: denoised(score, x, s), clean, sigma
+            )
+            dimension = local_dimensions(score, jnp.asarray(clean[:NUM_DIMENSIONS], float), jnp.asarray(sigma, float))
+            cell[f"dimension {name} {sigma}"] = float(dimension.mean())
+            cell[f"dimension {name} se {sigma}"] = float(dimension.std() / np.sqrt(len(dimension)))
+    return cell
+
+
+@eqx.filter_jit
+def local_dimensions(score: Any, positions: Array, sigma: Array) -> Array:
+    """FLIPD, to be replaced."""
+    t = score.process.time(-jnp.log(sigma))
+    alpha, variance = score.process.alpha(t), score.process.variance(t)
+
+    def one(z: Array) -> Array:
+        value, jacobian = score(z, t), jax.jacfwd(lambda q: score(q, t))(z)
+        return z.shape[0] + variance * (jnp.trace(jacobian) + value @ value)
+
+    return jax.vmap(one)(alpha * positions)
+
+
+def without_training(sizes: tuple[int, ...]) -> dict[str, Any]:
+    """Held-out losses of what needs no training: the law itself, and the training points with noise around each."""
+    held_out = points(3, NUM_HELD_OUT)
+    measures = {"law": quadrature(64)} | {str(n): (points(1, n), np.zeros(n)) for n in sizes}
+    found = {}
+    for name, (nodes, log_weights) in measures.items():
+        where, weights = jnp.asarray(nodes, float), jnp.asarray(log_weights, float)
+        found[name] = {
+            str(sigma): loss(lambda x, s, y=where, w=weights: mean_under(x, y, w, s), held_out, sigma)
+            for sigma in SIGMAS
+        }
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Where it ends, and the goals
+# ---------------------------------------------------------------------------------------------------------------------
+
+Cells = dict[str, dict[str, Any]]
+"""What was measured, by ``n|kept``."""
+
+
+def excess(cell: dict[str, Any]) -> tuple[float, float]:
+    """The memorised fraction above chance, and its standard error."""
+    return cell["fraction"] - cell["chance"], float(np.hypot(cell["fraction se"], cell["chance se"]))
+
+
+def gap(cell: dict[str, Any], sigma: float = SIGMAS[0]) -> tuple[float, float]:
+    """The loss at held-out points less that at training points, and its standard error."""
+    return _difference(cell, "loss", sigma)
+
+
+def dimension_gap(cell: dict[str, Any], sigma: float = SIGMAS[0]) -> tuple[float, float]:
+    """The intrinsic dimension at held-out points less that at training points, and its standard error."""
+    return _difference(cell, "dimension", sigma)
+
+
+def _difference(cell: dict[str, Any], what: str, sigma: float) -> tuple[float, float]:
+    error = np.hypot(cell[f"{what} held out se {sigma}"], cell[f"{what} training se {sigma}"])
+    return cell[f"{what} held out {sigma}"] - cell[f"{what} training {sigma}"], float(error)
+
+
+SIGNS: dict[str, tuple[Callable[[dict[str, Any]], tuple[float, float]], float]] = {
+    "memorised fraction": (excess, DRAWS_END),
+    "loss": (gap, GAP_END),
+    "dimension": (dimension_gap, GAP_END),
+}
+"""Signs of memorisation, and below what they count as gone."""
+
+
+def transition(sizes: tuple[int, ...], values: list[float], end: float) -> float:
+    """The n from which on values stay below `end`, between sizes in proportion to log n; inf if they never do."""
+    above = [k for k, value in enumerate(values) if value > end]
+    if not above:
+        return float(sizes[0])
+    last = above[-1]
+    if last + 1 == len(sizes):
+        return float("inf")
+    share = (values[last] - end) / (values[last] - values[last + 1])
+    return float(np.exp(np.interp(share, [0, 1], np.log([sizes[last], sizes[last + 1]]))))
+
+
+def transitions(cells: Cells, sizes: tuple[int, ...], kept: Kept) -> dict[str, float]:
+    """Where each sign of memorisation ends."""
+    return {
+        name: transition(sizes, [sign(cells[f"{n}|{kept}"])[0] for n in sizes], end)
+        for name, (sign, end) in SIGNS.items()
+    }
+
+
+def goal_rows(cells: Cells, sizes: tuple[int, ...]) -> list[tuple[str, str, str, bool]]:
+    """What is asked of a right implementation: the claim, the number, the goal, and whether it holds."""
+    last = [cells[f"{n}|last"] for n in sizes]
+    few, many = excess(last[0])[0], excess(last[-1])[0]
+    gaps = [gap(cell) for cell in last]
+    rises = [(b[0] - a[0]) / np.hypot(a[1], b[1]) for a, b in itertools.pairwise(gaps)]
+    fall = gaps[0][0] / max(gaps[-1][0], gaps[-1][1])
+    found = transitions(cells, sizes, "last")
+    more = [
+        (excess(cells[f"{n}|best"])[0] - excess(cell)[0]) / np.hypot(excess(cells[f"{n}|best"])[1], excess(cell)[1])
+        for n, cell in zip(sizes, last, strict=True)
+    ]
+    ends = list(found.values())
+    factor = max(ends) / min(ends)
+    first, final = f"n = {sizes[0]:,}", f"n = {sizes[-1]:,}"
+    return [
+        (f"last weights, {first}: memorised above chance", f"{few:.3f}", f">= {MEMORISED_GOAL}", few >= MEMORISED_GOAL),
+        (
+            f"last weights, {final}: memorised above chance", f"{many:+.3f}", f"<= {GENERALISED_GOAL}",
+            many <= GENERALISED_GOAL,
+        ),
+        (
+            "last weights: largest rise of the loss gap from one n to the next, in standard errors",
+            f"{max(rises):+.1f}", f"<= {ERRORS:g}", max(rises) <= ERRORS,
+        ),
+        (
+            f"last weights: the loss gap falls from {first} to {final} by a factor of", f"{fall:.0f}",
+            f">= {GAP_GOAL:g}", fall >= GAP_GOAL,
+        ),
+        (
+            "last weights: the signs of memorisation end within a factor in n of", f"{factor:.1f}",
+            f"<= {FACTOR_GOAL:g}", factor <= FACTOR_GOAL,
+        ),
+        (
+            "best weights memorise more than the last, at most, in standard errors", f"{max(more):+.1f}",
+            f"<= {ERRORS:g}", max(more) <= ERRORS,
+        ),
+    ]  # fmt: skip
+
+
+def figure_of(cells: Cells, bare: dict[str, Any], sizes: tuple[int, ...]) -> Figure:
+    """The memorised fraction, the losses and the intrinsic dimension against n."""
+    plt.rcParams |= {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+    figure, panels = plt.subplots(1, 3, figsize=(13, 4.3), layout="constrained")
+    colours = {"last": "#D55E00", "best": "#0072B2"}
+    sigma = SIGMAS[0]
+
+    def series(name: str, kept: str) -> np.ndarray:
+        return np.array([cells[f"{n}|{kept}"][name] for n in sizes])
+
+    chance, error = series("chance", "last"), series("chance se", "last")
+    panels[0].fill_between(
+        sizes, chance - 2 * error, chance + 2 * error, color="0.8", label="chance: held-out points, ± 2 s.e."
+    )
+    for kept, colour in colours.items():
+        name = f"{kept} weights"
+        fraction, error = series("fraction", kept), series("fraction se", kept)
+        panels[0].errorbar(sizes, fraction, 2 * error, fmt="o-", ms=5, capsize=2, color=colour, label=name)
+        for panel, what in ((panels[1], "loss"), (panels[2], "dimension")):
+            panel.plot(sizes, series(f"{what} held out {sigma}", kept), "o-", ms=5, color=colour, label=f"{name}, held out")
+            panel.plot(sizes, series(f"{what} training {sigma}", kept), "s--", ms=4, color=colour, label=f"{name}, training")
+    panels[1].plot(
+        sizes, [bare[str(n)][str(sigma)][0] for n in sizes], "^:", ms=4, color="0.45", label="score of the points, held out"
+    )
+    panels[1].axhline(bare["law"][str(sigma)][0], color="black", lw=1, label="true score")
+    panels[2].axhline(ANGLES, color="black", lw=1, label="dimension of the data")
+    panels[0].set(title="Draws", ylabel="memorised fraction of the draws", ylim=(0, 1))
+    panels[1].set(title=f"Denoising loss at noise {sigma:g}", ylabel="E|D(x + sigma e) - x|² / sigma²", yscale="log")
+    panels[2].set(title=f"Intrinsic dimension at noise {sigma:g}", ylabel="FLIPD", yscale="symlog")
+    ends = transitions(cells, sizes, "last")
+    for panel, end in zip(panels, ends.values(), strict=True):
+        panel.set(xscale="log", xlabel="training points n")
+        panel.set_xticks(sizes, [f"{n:,}" for n in sizes], rotation=45)
+        panel.minorticks_off()
+        if np.isfinite(end):
+            panel.axvline(end, color=colours["last"], lw=1, ls=":", label=f"ends at n = {end:,.0f}, last weights")
+        panel.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def checkpoint_of(folder: Path, n: int, setting: Setting) -> Path:
+    """Where a training is kept."""
+    return folder / f"memorisation-{n}-{digest(setting)}.training"
+
+
+def digest(setting: Setting) -> str:
+    """What tells the trainings of one setting from those of another."""
+    facts = {name: value for name, value in asdict(setting).items() if name != "sizes"}
+    return hashlib.sha256(repr((facts, SIGMA_RANGE, ANGLES, DIMENSION, TURN)).encode()).hexdigest()[:8]
