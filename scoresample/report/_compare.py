@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scoresample.checks import Check
-from scoresample.diagnostics import ModeWeights, SamplingBudget, ScoreHealth
+from scoresample.diagnostics import Memorisation, ModeWeights, SamplingBudget, ScoreHealth
 from scoresample.inference import Draws
 from scoresample.report._against import distrust, reference_checks, unverified_check
 from scoresample.report._budgets import BUDGET_COLUMNS, budget_cells
@@ -15,11 +15,13 @@ from scoresample.report._doors import (
     expected_mode_weights,
     mode_positions,
     validated_budgets,
+    validated_memorisation,
     validated_runs,
     validated_scores,
 )
 from scoresample.report._format import counted, listed
 from scoresample.report._internal import internal_checks
+from scoresample.report._memorisation import MEMORISATION_COLUMNS, memorisation_cells
 from scoresample.report._mode_check import mode_check
 from scoresample.report._statistics import Deviation, RunStatistics, deviation_from, run_statistics
 from scoresample.report._table import build_table, table_row
@@ -34,6 +36,7 @@ def compare(
     mode_weights: Any = None,
     scores: Mapping[str, ScoreHealth] | None = None,
     budgets: Mapping[str, SamplingBudget] | None = None,
+    memorisation: Mapping[str, Memorisation] | None = None,
     title: str | None = None,
     notes: Sequence[str] = (),
     seed: int = 0,
@@ -64,6 +67,8 @@ def compare(
             are shown with checks of their own, which no verdict on a run depends on.
         budgets: what [`sampling_budget`][scoresample.sampling_budget] found about the samplers behind runs, by name of
             the run. They are shown beside the measured distances, and no verdict depends on them.
+        memorisation: what [`memorisation`][scoresample.memorisation] found about the draws of runs, by name of the run.
+            Its checks count for the verdict on the run: copies of the training set agree with any reference.
         title: heading of the report.
         notes: sentences to show with it.
         seed: seed of every subsample, projection and split; the same seed gives the same report.
@@ -73,7 +78,7 @@ def compare(
 
     Raises:
         TypeError: if `results` is not a mapping of names to `Draws`, `reference` is neither, `scores` is not one of
-            names to `ScoreHealth`, or `budgets` not one to `SamplingBudget`.
+            names to `ScoreHealth`, `budgets` not one to `SamplingBudget`, or `memorisation` not one to `Memorisation`.
         ValueError: if there are no results, a name is unknown, runs have different coordinates, or modes and their
             weights do not fit.
 
@@ -87,12 +92,14 @@ def compare(
     """
     results, reference_name, changes = validated_runs(results, reference)
     learned, known_budgets = validated_scores(scores), validated_budgets(budgets, results)
+    copies = validated_memorisation(memorisation, results)
     centres = None if modes is None else mode_positions(modes, next(iter(results.values())))
     runs = {name: run_statistics(name, draws, modes=centres, seed=seed) for name, draws in results.items()}
     expected = expected_mode_weights(centres, mode_weights, runs, reference_name)
     own = {name: internal_checks(run) for name, run in runs.items()}
     if centres is not None and isinstance(expected, np.ndarray):
         own = {name: [*checks, *mode_check(runs[name], expected, centres)] for name, checks in own.items()}
+    own |= {name: [*own[name], *found.checks] for name, found in copies.items()}
     trusted = reference_name is not None and form_verdict(own[reference_name]).level != "do not use"
 
     deviations: dict[str, Deviation] = {}
@@ -115,13 +122,18 @@ def compare(
         verdicts[name] = form_verdict([*own[name], *against])
 
     rows = {
-        name: table_row(run, deviations.get(name)) | budget_cells(known_budgets.get(name)) for name, run in runs.items()
+        name: table_row(run, deviations.get(name))
+        | budget_cells(known_budgets.get(name))
+        | memorisation_cells(copies.get(name))
+        for name, run in runs.items()
     }
     return Comparison(
         title=title or f"Comparison of {listed(list(results), 6)}",
         reference=reference_name,
         verdicts=verdicts,
-        table=build_table(rows, BUDGET_COLUMNS if known_budgets else ()),
+        table=build_table(
+            rows, (*(BUDGET_COLUMNS if known_budgets else ()), *(MEMORISATION_COLUMNS if copies else ()))
+        ),
         notes=(*notes, *changes, *_notes(runs, deviations, reference_name, trusted, centres, expected)),
         runs=runs,
         deviations=deviations,
@@ -129,6 +141,7 @@ def compare(
         expected_modes=expected,
         scores=learned,
         budgets=known_budgets,
+        memorisation=copies,
         seed=seed,
     )
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from scoresample.checks import Check
-from scoresample.diagnostics import ModeWeights, SamplingBudget, ScoreHealth
+from scoresample.diagnostics import Memorisation, ModeWeights, SamplingBudget, ScoreHealth
 from scoresample.report._budgets import BUDGET_COLUMNS, budget_content
+from scoresample.report._memorisation import MEMORISATION_COLUMNS, memorisation_content
 from scoresample.report._statistics import Deviation, RunStatistics
 from scoresample.report._table import NO_BREAK, shown, shown_columns
 from scoresample.report._verdict import Verdict, form_verdict
@@ -36,6 +37,7 @@ class Comparison:
         expected_modes: weights that the modes should have, with standard errors where a reference gave them.
         scores: what was found about the scores behind the runs, by name.
         budgets: bounds on the divergence of the data from the draws, by name of the run.
+        memorisation: whether draws are copies of the training set, by name of the run.
         seed: seed of every subsample, projection and split.
     """
 
@@ -50,6 +52,7 @@ class Comparison:
     expected_modes: np.ndarray | ModeWeights | None = field(default=None)
     scores: dict[str, ScoreHealth] = field(default_factory=dict)
     budgets: dict[str, SamplingBudget] = field(default_factory=dict)
+    memorisation: dict[str, Memorisation] = field(default_factory=dict)
     seed: int = 0
 
     @property
@@ -79,6 +82,10 @@ class Comparison:
             lines += ["", "Sampling budgets", "----------------"]
         for name, budget in self.budgets.items():
             lines += [f"{name}: {budget}", ""]
+        if self.memorisation:
+            lines += ["", "Copies of the training set", "--------------------------"]
+        for name, found in self.memorisation.items():
+            lines += [f"{name}: {found.meaning}", ""]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -88,7 +95,7 @@ class Comparison:
 
         Returns:
             A JSON object with the keys ``title``, ``reference``, ``verdicts``, ``table``, ``modes``, ``scores``,
-            ``notes`` and ``seed``, and ``budgets`` where there are any.
+            ``notes`` and ``seed``, and ``budgets`` and ``memorisation`` where there are any.
         """
         content = {
             "title": self.title,
@@ -109,6 +116,8 @@ class Comparison:
         }
         if self.budgets:
             content["budgets"] = {name: budget_content(budget) for name, budget in self.budgets.items()}
+        if self.memorisation:
+            content["memorisation"] = {name: memorisation_content(found) for name, found in self.memorisation.items()}
         return json.dumps(_plain(content), indent=2, ensure_ascii=False)
 
     def to_html(self) -> str:
@@ -160,7 +169,7 @@ def _text_table(table: pd.DataFrame) -> str:
     """The table with one column a run, so that it fits a terminal."""
     names = [str(name) for name in table.index]
     cells = [["", *names]]
-    for column in shown_columns(table, BUDGET_COLUMNS):
+    for column in shown_columns(table, (*BUDGET_COLUMNS, *MEMORISATION_COLUMNS)):
         pairs = [shown(table, name, column) for name in names]
         cells.append([column.heading, *(value for value, _ in pairs)])
         if any(below for _, below in pairs):

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from scoresample.diagnostics import ModeWeights, SamplingBudget, ScoreHealth, coordinates
+from scoresample.diagnostics import Memorisation, ModeWeights, SamplingBudget, ScoreHealth, coordinates
 from scoresample.inference import Draws
 from scoresample.report._coordinates import in_common_coordinates
 from scoresample.report._format import listed
@@ -82,6 +82,25 @@ def validated_budgets(budgets: Any, runs: Mapping[str, Draws]) -> dict[str, Samp
         if name not in runs:
             raise ValueError(f"`budgets` names {name!r}, but the results are {listed(list(runs), 20)}. Name one.")
     return dict(budgets)
+
+
+def validated_memorisation(memorisation: Any, runs: Mapping[str, Draws]) -> dict[str, Memorisation]:
+    """What was found about copies of the training set, by name of the run; empty if nothing was."""
+    if memorisation is None:
+        return {}
+    if not isinstance(memorisation, Mapping):
+        came = type(memorisation).__name__
+        raise TypeError(f"`memorisation` must map names of runs to Memorisation, but a {came} came: {{'SDE': found}}.")
+    for name, found in memorisation.items():
+        if not isinstance(name, str) or not isinstance(found, Memorisation):
+            came = f"{type(name).__name__} -> {type(found).__name__}"
+            raise TypeError(
+                f"`memorisation` must map names of runs to Memorisation, but {came} came. Pass what `memorisation` "
+                "returned."
+            )
+        if name not in runs:
+            raise ValueError(f"`memorisation` names {name!r}, but the results are {listed(list(runs), 20)}. Name one.")
+    return dict(memorisation)
 
 
 def _layout(draws: Draws) -> str:

@@ -15,6 +15,9 @@ from scoresample.report._bars import modes_figure, ranks_figure
 from scoresample.report._budgets import BUDGET_COLUMNS, term_rows
 from scoresample.report._comparison import Comparison
 from scoresample.report._format import human, listed
+from scoresample.report._legend import colour_of
+from scoresample.report._memorisation import MEMORISATION_COLUMNS
+from scoresample.report._memorisation_figure import memorisation_figure
 from scoresample.report._plots import MAX_MARGINALS, MAX_PAIRED, marginals_figure, pairs_figure
 from scoresample.report._scores import health_figure, level_columns, level_rows, training_figure
 from scoresample.report._statistics import RunStatistics
@@ -44,7 +47,7 @@ def render(comparison: Comparison) -> str:
         lstrip_blocks=True,
     )
     environment.filters["human"] = human
-    columns = shown_columns(comparison.table, BUDGET_COLUMNS)
+    columns = shown_columns(comparison.table, (*BUDGET_COLUMNS, *MEMORISATION_COLUMNS))
     return environment.get_template("report.html").render(
         comparison=comparison,
         columns=columns,
@@ -52,6 +55,7 @@ def render(comparison: Comparison) -> str:
         figures=_figures(comparison),
         learned=_learned(comparison),
         terms={name: term_rows(budget) for name, budget in comparison.budgets.items()},
+        copies=_copies(comparison),
         summaries={name: _summary(run) for name, run in comparison.runs.items()},
         settings={name: _settings(run) for name, run in comparison.runs.items()},
     )
@@ -124,6 +128,28 @@ def _learned(comparison: Comparison) -> list[dict[str, Any]]:
             }
         )
     return parts
+
+
+def _copies(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
+    """One figure for each run whose draws were held against their training set, by name."""
+    caption = (
+        "Left: distance to the nearest training point over that to the second nearest; what is left of the line counts "
+        "as memorised. Right: fraction of points nearer to the training set than a distance. New draws lie where the "
+        "held-out points lie; copies lie to their left."
+    )
+    heading = "Distances to the training set"
+    return {
+        name: [
+            _drawn(
+                f"memorisation{number}",
+                heading,
+                f"{heading}: {name}.",
+                caption,
+                memorisation_figure(found, name, colour_of(comparison, name)),
+            )
+        ]
+        for number, (name, found) in enumerate(comparison.memorisation.items())
+    }
 
 
 def _summary(run: RunStatistics) -> dict[str, Any] | None:
