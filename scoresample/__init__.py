@@ -7,12 +7,14 @@ from scoresample.diagnostics import DiscretisationError as DiscretisationError
 from scoresample.diagnostics import LogSobolevBounds as LogSobolevBounds
 from scoresample.diagnostics import Memorisation as Memorisation
 from scoresample.diagnostics import SamplingBudget as SamplingBudget
+from scoresample.diagnostics import ManifoldHealth as ManifoldHealth
 from scoresample.diagnostics import ScoreHealth as ScoreHealth
 from scoresample.diagnostics import WarmStart as WarmStart
 from scoresample.diagnostics import discretisation_error as discretisation_error
 from scoresample.diagnostics import log_sobolev_bounds as log_sobolev_bounds
 from scoresample.diagnostics import loss_adaptive_grid as loss_adaptive_grid
 from scoresample.diagnostics import memorisation as memorisation
+from scoresample.diagnostics import manifold_health as manifold_health
 from scoresample.diagnostics import sampling_budget as sampling_budget
 from scoresample.diagnostics import score_health as score_health
 from scoresample.diagnostics import warm_start as warm_start

@@ -4,12 +4,12 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, ArrayLike
 
 from scoresample.checks import Check, asymmetry
+from scoresample.diagnostics._chosen_levels import chosen_levels
 from scoresample.diagnostics._clean_points import clean_points
 from scoresample.diagnostics._exact_score import check_perturbed, in_coordinates_of
 from scoresample.diagnostics._null import Distance, sliced_wasserstein_to_reference
@@ -24,8 +24,6 @@ from scoresample.paths import (
     PerturbedScore,
     ReclockedScore,
     TrainingRecord,
-    levels_at,
-    noise_levels,
 )
 from scoresample.samplers import ProbabilityFlowODE, ReverseSDE
 from scoresample.scores import Position
@@ -178,7 +176,7 @@ def score_health(
     key_data, key_noise, key_asymmetry, key_sampling = jax.random.split(key, 4)
     points = clean_points(score, data, num_points, key_data)
     truth = None if exact is None else in_coordinates_of(score, exact)
-    ladder = _ladder(score, levels)
+    ladder = chosen_levels(score, levels, _NUM_LEVELS)
     found, noised = measured_squares(score, truth, points, ladder, key_noise)
     level_keys = jax.random.split(key_asymmetry, len(ladder.t))
     asymmetries = [
@@ -187,25 +185,6 @@ def score_health(
     ]
     gap = _ode_sde_gap(score, key_sampling) if sampling else None
     return _judged(score, found, np.array(asymmetries), ladder, gap, points, truth is not None)
-
-
-def _ladder(score: AbstractPerturbedScore, levels: Any) -> Levels:
-    """The levels to look at, from noise to data."""
-    if levels is None:
-        return noise_levels(score, _NUM_LEVELS - 1)
-    times = np.unique(np.asarray(levels, np.float64))[::-1]
-    if np.ndim(levels) != 1 or times.size == 0 or not (times[-1] > 0 and times[0] <= 1):
-        raise ValueError(f"`levels` must be a list of times in (0, 1], got {levels!r}. Leave it out for 8 of them.")
-    with jax.enable_x64(True):
-        log_snr = np.asarray(jax.vmap(score.process.log_snr)(jnp.asarray(times, jnp.float64)))
-    low, high = (float(end) for end in score.log_snr_range)
-    if log_snr[0] < low - 1e-4 or log_snr[-1] > high + 1e-4:
-        first, last = (float(t) for t in levels_at(score, np.array([low, high])).t)
-        raise ValueError(
-            f"`levels`: the score is valid from t={first:.6g} to t={last:.6g}, but the times go from {times[0]:.6g} to "
-            f"{times[-1]:.6g}."
-        )
-    return levels_at(score, log_snr)
 
 
 def _ode_sde_gap(score: AbstractPerturbedScore, key: Array) -> Distance:

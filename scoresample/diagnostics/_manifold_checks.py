@@ -1,0 +1,107 @@
+"""What the geometry of a perturbed score is held against."""
+
+import numpy as np
+
+from scoresample.checks import Check, graded_check
+from scoresample.diagnostics._data_dimension import DataDimension
+from scoresample.diagnostics._finite_energy import FiniteEnergy
+
+_STANDARD_ERRORS = 3.0
+_ENERGY_LIMITS = (0.0, 0.1)
+_MEMORY_LIMITS = (0.25, 0.6)
+_AGREEMENT_LIMIT = 0.25
+_STOPPING_LIMIT = 0.03
+"""What a direction whose scale is ten times the last noise still gains: 1/(1 + 1/100) - 1/(1 + 4/100)."""
+
+
+def energy_check(energy: FiniteEnergy, size: int) -> Check:
+    """Whether the integral of the score's error converges, and how large an error that does not is.
+
+    The value is the integrand at the last level for each coordinate. An integral that is found to diverge fails where
+    that is large, and warns elsewhere: every network has such an error, and a small one moves no draw visibly.
+    """
+    rate = float(energy.rate[-1]) / size
+    words = "finite-energy integral, its integrand at the last level in nats for each e-fold and coordinate"
+    if energy.verdict == "finite" or (energy.verdict == "cannot tell" and not energy.seen):
+        return Check(f"{words}: {energy.verdict}", rate, _ENERGY_LIMITS[1], True, "", "", "warn")
+    cause = (
+        "The error of the score, as noise that it predicts wrongly, does not fall with the noise: the divergence from "
+        "the data grows by as much with every e-fold, and the draws leave the support of the data."
+        if energy.verdict == "infinite"
+        else "The score has an error near the data, and whether it falls fast enough with the noise to keep the draws "
+        "on the support of the data cannot be told from these levels."
+    )
+    remedy = (
+        "Train longer at little noise, or on a network that predicts the noise there; stop sampling where the "
+        "integrand is still small."
+    )
+    fails = energy.verdict == "infinite" and not rate <= _ENERGY_LIMITS[1]
+    limit = _ENERGY_LIMITS[1] if fails else _ENERGY_LIMITS[0]
+    return Check(f"{words}: {energy.verdict}", rate, limit, False, cause, remedy, "fail" if fails else "warn")
+
+
+def memory_check(noise: np.ndarray, held_out: np.ndarray, training: np.ndarray, dimension: float) -> Check:
+    """FLIPD at held-out points less that at training points, beyond chance, over the dimension."""
+    warn, fail = _MEMORY_LIMITS
+    gap = np.mean(held_out, axis=1) - np.mean(training, axis=1)
+    chance = np.hypot(
+        np.std(held_out, axis=1) / np.sqrt(held_out.shape[1]), np.std(training, axis=1) / np.sqrt(training.shape[1])
+    )
+    beyond = np.maximum(gap - _STANDARD_ERRORS * chance, 0.0) / max(1.0, dimension)
+    place = int(np.argmax(np.where(np.isfinite(beyond), beyond, np.inf)))
+    value = float(beyond[place])
+    return graded_check(
+        f"FLIPD at training against held-out points over the dimension, worst level (noise {noise[place]:.3g})",
+        value,
+        warn=warn,
+        fail=fail,
+        cause=f"At noise {noise[place]:.3g} the score tells training points from held-out ones: it has learned the "
+        "sample and not the law, and draws fall back on training points.",
+        remedy="Stop sampling at more noise, stop training earlier, or train on more draws.",
+    )
+
+
+def break_check(break_noise: float, last: float) -> Check:
+    """Whether FLIPD breaks above the noise at which sampling stops."""
+    broken = np.isfinite(break_noise)
+    return Check(
+        "noise at which FLIPD leaves its plateau, over that at which sampling stops",
+        break_noise / last if broken else 0.0,
+        1.0,
+        not broken,
+        f"From noise {break_noise:.3g} on down the score is not that of the data's own noised law, and sampling goes "
+        f"on to {last:.3g}: the last steps follow the sample, or the network's errors, and not the law.",
+        "Stop sampling above the break (`log_snr_range`, or times of your own as `grid`), or train on more draws.",
+        "warn",
+    )
+
+
+def agreement_check(difference: DataDimension, dimension: float) -> Check:
+    """Whether the estimates of the dimension agree, beyond chance and relative to it."""
+    beyond = max(difference.value - _STANDARD_ERRORS * difference.se, 0.0) / max(1.0, dimension)
+    return Check(
+        "difference of the estimates of the dimension beyond chance, over the dimension",
+        beyond,
+        _AGREEMENT_LIMIT,
+        bool(beyond <= _AGREEMENT_LIMIT),
+        "Blow-up, FLIPD and the spectrum of the score give different dimensions on the plateau: the score is that of no "
+        "single manifold there.",
+        "Train longer; on curved or multiscale data look at less noise.",
+        "warn",
+    )
+
+
+def stopping_check(drop: float, drop_se: float, dimension: float, last: float) -> Check:
+    """Whether the last level resolves the smallest scale of the data."""
+    limit = _STOPPING_LIMIT * max(1.0, dimension)
+    beyond = drop - _STANDARD_ERRORS * drop_se
+    return Check(
+        "directions still coming into sight between twice the last noise and the last, beyond chance",
+        beyond,
+        limit,
+        bool(beyond <= limit),
+        f"Sampling stops at noise {last:.3g} before the smallest scale of the data is resolved: what is thinner comes "
+        "out blurred by that noise.",
+        "Sample to less noise: a tenth of the smallest scale leaves 1% of its variance.",
+        "warn",
+    )

@@ -1,0 +1,133 @@
+"""What the measures of a score near its manifold mean, in words."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scoresample.diagnostics._manifold_health import ManifoldHealth
+
+BLOW_UP, DIMENSION, NORMAL_SPACE, ENERGY, STOPPING = (
+    "Blow-up",
+    "Intrinsic dimension",
+    "Normal space",
+    "Finite energy",
+    "Where sampling stops",
+)
+"""The headings, in order."""
+
+
+def manifold_paragraphs(health: "ManifoldHealth") -> dict[str, str]:
+    """A paragraph for each measure, under its heading.
+
+    Arguments:
+        health: what `manifold_health` found.
+    """
+    return {
+        BLOW_UP: _blow_up(health),
+        DIMENSION: _dimension(health),
+        NORMAL_SPACE: _normal_space(health),
+        ENERGY: _energy(health),
+        STOPPING: _stopping(health),
+    }
+
+
+def _blow_up(health: "ManifoldHealth") -> str:
+    value, error = health.dimensions["blow-up"]
+    text = (
+        "Near a manifold of dimension k the score has to grow like 1/sigma in the other directions, so that sigma^2 "
+        f"E|s|^2 tends to {health.size} - k. At noise {health.spectrum_noise:.3g} it leaves k = {value:.2f} ± "
+        f"{error:.2g}; at the last level, {health.noise[-1]:.3g}, {health.size - health.blow_up[-1]:.2f} ± "
+        f"{health.blow_up_se[-1]:.2g}."
+    )
+    if not health.enough_points:
+        text += f" This takes 2,000 draws to be worth reading; here there were {health.num_points:,}."
+    if health.blow_up[-1] - 3 * health.blow_up_se[-1] > 1.05 * health.size:
+        text += " It exceeds the number of coordinates: the score drives held-out points to other points than their own."
+    return text
+
+
+def _dimension(health: "ManifoldHealth") -> str:
+    value, error = health.dimensions["FLIPD"]
+    text = (
+        f"FLIPD, the local dimension that the score sees at clean held-out points, stands at {value:.2f} ± {error:.2g} "
+        f"at noise {health.spectrum_noise:.3g}, where it changes least. "
+    )
+    if math.isfinite(health.break_noise):
+        text += (
+            f"From noise {health.break_noise:.3g} on down it breaks: there the score is not that of the data's own noised "
+            "law but follows the sample, or errors of the network. "
+        )
+    else:
+        text += "It does not break down to the last level. "
+    whose = "training" if health.num_training else "held-out"
+    text += f"The {whose} points are {health.spacing:.3g} from their nearest neighbours (median)."
+    if health.flipd_training is not None:
+        gap = health.flipd - health.flipd_training
+        place = int(np.argmax(np.where(np.isfinite(gap), gap, np.inf)))
+        text += (
+            f" At training points it is {health.flipd_training[place]:.2f} where it is {health.flipd[place]:.2f} at "
+            f"held-out ones (noise {health.noise[place]:.3g}, where they differ most); the true score makes no difference "
+            "between them."
+        )
+    return text
+
+
+def _normal_space(health: "ManifoldHealth") -> str:
+    if health.spectrum is None:
+        return (
+            f"The span of the scores around a point was not computed: in {health.size:,} dimensions it takes too long, "
+            "and in fewer coordinates it says nothing."
+        )
+    value = health.dimensions["spectrum"].value
+    if not math.isfinite(value):
+        return "The scores around the points were not finite."
+    normal = health.size - int(value)
+    others = [
+        f"{name} {estimate.value:.2f}" for name, estimate in health.dimensions.items() if name not in ("spectrum",)
+    ]
+    return (
+        f"Scores around a point of the data at noise {health.spectrum_noise:.3g} push along {normal} of {health.size} "
+        f"directions as strongly as the noise they undo: the normal space. That leaves a manifold of dimension "
+        f"{int(value)}. The other estimates: {', '.join(others)} (that of the draws is by the distances of neighbours, "
+        "and sees no direction thinner than those)."
+    )
+
+
+def _energy(health: "ManifoldHealth") -> str:
+    energy = health.energy
+    said = {
+        "finite": "The integral is finite: the draws of the reverse SDE keep the support of the data.",
+        "infinite": "The integral is infinite: sampled down to no noise at all, the draws leave the support of the data.",
+        "cannot tell": "Whether the integral is finite cannot be told from these levels"
+        + (": no error of the score is visible." if not energy.seen else "."),
+    }[energy.verdict]
+    text = (
+        "The error of the score, sigma^2 E|s - s*|^2 integrated over log noise, is the divergence between the paths of "
+        f"the reverse SDE and the true ones. At the last level it adds {energy.rate[-1]:.3g} ± {energy.rate_se[-1]:.2g} "
+        "nats for each e-fold of noise"
+    )
+    if math.isfinite(energy.slope):
+        text += f", and changes with its power {energy.slope:.2f} ± {energy.slope_se:.2g} (2 for an error that stays "
+        text += "bounded, 0 for one that grows like 1/sigma)"
+    text += f". {said}"
+    if energy.source == "exact":
+        return f"{text} Over the levels shown it comes to {energy.total:.3g} ± {energy.total_se:.2g} nats."
+    known = "the given dimension" if energy.source == "dimension" else "the dimension that the draws show"
+    text += (
+        " This is without the exact score, and weaker: the error is taken to be the held-out denoising loss less what no "
+        f"score can do better than, for which {known} stands ({energy.dimension:.2f} ± {energy.dimension_se:.2g}), at "
+        "little noise only."
+    )
+    if energy.source == "neighbours":
+        text += " An excess counts only where the score contradicts itself too."
+    return text
+
+
+def _stopping(health: "ManifoldHealth") -> str:
+    return (
+        f"Between noise {2 * health.noise[-1]:.3g} and {health.noise[-1]:.3g}, where sampling stops, "
+        f"{health.stopping_drop:.3g} ± {health.stopping_drop_se:.2g} dimensions come into sight. A direction ten times "
+        "the last noise adds 0.03: much more means that finer directions come out blurred."
+    )
