@@ -14,10 +14,10 @@ from scoresample.diagnostics._effective import effective_draws as effective_draw
 from scoresample.diagnostics._log_sobolev import LogSobolevBounds as LogSobolevBounds
 from scoresample.diagnostics._log_sobolev import log_sobolev_bounds as log_sobolev_bounds
 from scoresample.diagnostics._loss_grid import loss_adaptive_grid as loss_adaptive_grid
-from scoresample.diagnostics._memorisation import Memorisation as Memorisation
-from scoresample.diagnostics._memorisation import memorisation as memorisation
 from scoresample.diagnostics._manifold_health import ManifoldHealth as ManifoldHealth
 from scoresample.diagnostics._manifold_health import manifold_health as manifold_health
+from scoresample.diagnostics._memorisation import Memorisation as Memorisation
+from scoresample.diagnostics._memorisation import memorisation as memorisation
 from scoresample.diagnostics._mmd import mmd_squared as mmd_squared
 from scoresample.diagnostics._mmd import mmd_to_reference as mmd_to_reference
 from scoresample.diagnostics._modes import ModeWeights as ModeWeights
