@@ -32,6 +32,7 @@ from scoresample.paths import AbstractDensityPath as AbstractDensityPath
 from scoresample.paths import AbstractNoiseProcess as AbstractNoiseProcess
 from scoresample.paths import AbstractPerturbedScore as AbstractPerturbedScore
 from scoresample.paths import AbstractScorePath as AbstractScorePath
+from scoresample.paths import EmpiricalPerturbedScore as EmpiricalPerturbedScore
 from scoresample.paths import PerturbedEnergy as PerturbedEnergy
 from scoresample.paths import PerturbedScore as PerturbedScore
 from scoresample.paths import ProbabilityFlowDensity as ProbabilityFlowDensity

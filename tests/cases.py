@@ -22,6 +22,7 @@ from scoresample.paths import (
     VP,
     AbstractNoiseProcess,
     AbstractScorePath,
+    EmpiricalPerturbedScore,
     PerturbedEnergy,
     PerturbedScore,
     ProbabilityFlowDensity,
@@ -210,6 +211,11 @@ def array_network_path() -> PerturbedScore:
     )
 
 
+def points_of_a_tree() -> EmpiricalPerturbedScore:
+    points = gaussian_tree().sample(jax.random.key(4), 20)
+    return perturb(points, VP(), weights=jnp.arange(1.0, 21.0), bandwidth=0.3, location=0.5, scale=2.0)
+
+
 PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "noised gaussian": lambda: perturb(gaussian(), VP()),
     "noised gaussian of an array": lambda: perturb(gaussian_array(), VE(0.01, 50.0)),
@@ -219,6 +225,11 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "energy of a tree": energy_path,
     "network under another process": lambda: network_path().with_process(VP()),
     "noised gaussian of a tree": lambda: perturb(gaussian_tree(), VP()),
+    "noised points": lambda: perturb(mixture().sample(jax.random.key(3), 30), VP()),
+    "noised points of a tree, smoothed and weighted": points_of_a_tree,
+    "noised points given a condition": lambda: perturb(
+        mixture().sample(jax.random.key(3), 30), VE(0.01, 50.0), conditions=jnp.linspace(0.0, 1.0, 30)
+    ).given(0.3),
     "tempered density of a tree": lambda: TemperedPath(Gaussian.like(tree_position(), 3.0), density()),
     "tempered": lambda: TemperedPath(Gaussian(jnp.zeros(2), 9.0), mixture(), scale=jnp.array([1.0, 2.0])),
 }

@@ -383,12 +383,12 @@ PATHS: dict[str, Mistake] = {
         "`sigma_min` < `sigma_max` must be positive numbers, got 0.0",
     ),
     "noise for a density without a closed form": (
-        lambda: ss.perturb(density(square), ss.VP()),  # pyright: ignore[reportArgumentType]
+        lambda: ss.perturb(density(square), ss.VP()),
         TypeError,
-        r"`density` must have a closed-form perturbation.*got DensityScore.*fit_score\(draws\).*TemperedPath",
+        r"`data` must be points, or a density with a closed-form perturbation.*got DensityScore.*fit_score\(draws\).*TemperedPath",
     ),
     "a density noised by nothing": (
-        lambda: ss.perturb(gaussian(), None),  # pyright: ignore[reportArgumentType]
+        lambda: ss.perturb(gaussian(), None),  # pyright: ignore[reportArgumentType, reportCallIssue]
         TypeError,
         "`process` must be a noise process.*None",
     ),

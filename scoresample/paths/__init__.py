@@ -6,6 +6,7 @@ from scoresample.paths._base import FrozenDensityScore as FrozenDensityScore
 from scoresample.paths._base import FrozenScore as FrozenScore
 from scoresample.paths._base import as_time as as_time
 from scoresample.paths._base import score_particles as score_particles
+from scoresample.paths._empirical import EmpiricalPerturbedScore as EmpiricalPerturbedScore
 from scoresample.paths._energy import PerturbedEnergy as PerturbedEnergy
 from scoresample.paths._fokker_planck import fokker_planck_residual as fokker_planck_residual
 from scoresample.paths._fokker_planck import logdensity_fokker_planck as logdensity_fokker_planck
@@ -27,16 +28,16 @@ from scoresample.paths._grid import refined_grid as refined_grid
 from scoresample.paths._likelihood import Likelihood as Likelihood
 from scoresample.paths._likelihood import ProbabilityFlowDensity as ProbabilityFlowDensity
 from scoresample.paths._lipschitz import estimate_lipschitz as estimate_lipschitz
+from scoresample.paths._perturb import perturb as perturb
 from scoresample.paths._perturbed import AbstractPerturbedScore as AbstractPerturbedScore
-from scoresample.paths._perturbed import PerturbedDensity as PerturbedDensity
 from scoresample.paths._perturbed import PerturbedScore as PerturbedScore
 from scoresample.paths._perturbed import Prediction as Prediction
 from scoresample.paths._perturbed import ReclockedScore as ReclockedScore
 from scoresample.paths._perturbed import TimeInput as TimeInput
 from scoresample.paths._perturbed import denoise_particles as denoise_particles
-from scoresample.paths._perturbed import perturb as perturb
 from scoresample.paths._perturbed import start_log_snr as start_log_snr
 from scoresample.paths._perturbed import tweedie as tweedie
+from scoresample.paths._perturbed_density import PerturbedDensity as PerturbedDensity
 from scoresample.paths._process import EDM as EDM
 from scoresample.paths._process import OU as OU
 from scoresample.paths._process import VE as VE

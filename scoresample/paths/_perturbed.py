@@ -1,4 +1,4 @@
-"""Perturbed scores: the scores of data with Gaussian noise added, exact or from any network."""
+"""Perturbed scores: the scores of data with Gaussian noise added, from any network."""
 
 import abc
 from collections.abc import Callable
@@ -11,11 +11,10 @@ import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array
 
-from scoresample.paths._base import AbstractDensityPath, AbstractScorePath, as_time
+from scoresample.paths._base import AbstractScorePath, as_time
 from scoresample.paths._frame import Frame, make_frame
 from scoresample.paths._process import AbstractNoiseProcess, check_process
 from scoresample.scores import (
-    AbstractExactDensity,
     Constrain,
     Position,
     Structure,
@@ -28,9 +27,6 @@ Prediction = Literal["score", "noise", "denoised", "velocity"]
 
 TimeInput = Literal["t", "sigma", "log_snr", "index"]
 """What a network takes as its second argument."""
-
-_SIGMA_MIN_FRACTION = 0.03
-"""Sampling ends where sigma/alpha is this fraction of the smallest scale: 0.1% of its variance."""
 
 _DEFAULT_SIGMA_MIN = 2e-3
 """The end of sampling for scores whose smallest scale is not known, in units of the data's scale."""
@@ -279,51 +275,6 @@ def _check_prediction(score: PerturbedScore) -> None:
         )
 
 
-class PerturbedDensity(AbstractPerturbedScore, AbstractDensityPath):
-    """The exact path of a density in closed form, noised by a process; made by [`perturb`][scoresample.perturb].
-
-    Attributes:
-        density: the density at t=0.
-        process: the noise process.
-        log_snr_range: from the process's t=1 to a small fraction of the density's smallest scale.
-    """
-
-    density: AbstractExactDensity
-    process: AbstractNoiseProcess
-    log_snr_range: Array
-    frame: Frame
-    structure: Structure
-    constrain: Constrain
-
-    def __init__(self, density: AbstractExactDensity, process: AbstractNoiseProcess) -> None:
-        """Noise a density; see [`perturb`][scoresample.perturb]."""
-        self.density, self.process = density, process
-        self.frame = Frame()
-        self.structure, self.constrain = density.structure, density.constrain
-        end = -float(jnp.log(_SIGMA_MIN_FRACTION * density.smallest_scale()))
-        end = min(end, float(process.log_snr(jnp.asarray(0.0))))
-        self.log_snr_range = checked_range((float(process.log_snr(jnp.asarray(1.0))), end), process)
-
-    def _level(self, t: Array) -> AbstractExactDensity:
-        return self.density.perturbed(self.process.alpha(t), self.process.variance(t))
-
-    def standard_score(self, z: Position, t: Array) -> Position:
-        """The score of the noised density."""
-        return self._level(t)(z)
-
-    def standard_logdensity(self, z: Position, t: Array) -> Array:
-        """The normalised log density of the noised density."""
-        return self._level(t).logdensity(z)
-
-    def data_moments(self) -> tuple[Position, Position]:
-        """The density's mean and coordinate variances."""
-        return self.density.moments()
-
-    def condition_axes(self) -> Any:
-        """None: nothing is particle by particle."""
-        return None
-
-
 class ReclockedScore(AbstractPerturbedScore):
     """A perturbed score under another noise process; made by `score.with_process(process)`.
 
@@ -364,35 +315,3 @@ class ReclockedScore(AbstractPerturbedScore):
             return None
         everything = jax.tree.map(lambda _: None, self)
         return eqx.tree_at(lambda s: s.inner, everything, axes, is_leaf=lambda leaf: leaf is None)
-
-
-def perturb(density: AbstractExactDensity, process: AbstractNoiseProcess) -> PerturbedDensity:
-    """The exact path from a density in closed form to noise.
-
-    Arguments:
-        density: a [`Gaussian`][scoresample.Gaussian] or [`GaussianMixture`][scoresample.GaussianMixture].
-        process: the noise process, such as ``VP()``.
-
-    Returns:
-        A perturbed score with every log density; sampling ends at 3% of the density's smallest scale.
-
-    Raises:
-        TypeError: if the density has no closed form (learn its score with `fit_score`, or use `TemperedPath`), or
-            `process` is no noise process.
-
-    Examples:
-        >>> import jax.numpy as jnp
-        >>> from scoresample.scores import Gaussian
-        >>> from scoresample.paths import VP
-        >>> path = perturb(Gaussian(jnp.zeros(1), 1.0), VP())
-        >>> path(jnp.array([2.0]), 0.5).tolist()
-        [-2.0]
-    """
-    if not isinstance(density, AbstractExactDensity):
-        raise TypeError(
-            f"`density` must have a closed-form perturbation (Gaussian, GaussianMixture), got "
-            f"{type(density).__name__}. Learn the noised score from draws with fit_score(draws), or go from a "
-            "reference to this density with TemperedPath(reference, density)."
-        )
-    check_process(process)
-    return PerturbedDensity(density, process)

@@ -16,6 +16,8 @@ from scoresample.scores._base import inner_product as inner_product
 from scoresample.scores._base import named_sites as named_sites
 from scoresample.scores._base import random_like as random_like
 from scoresample.scores._base import structure_of as structure_of
+from scoresample.scores._draws_like import DrawsLike as DrawsLike
+from scoresample.scores._draws_like import pooled as pooled
 from scoresample.scores._exact import AbstractExactDensity as AbstractExactDensity
 from scoresample.scores._exact import Gaussian as Gaussian
 from scoresample.scores._exact import GaussianMixture as GaussianMixture

@@ -1,30 +1,20 @@
 """What `fit_score` accepts as data: arrays, trees of arrays, draws, or batches that come one after another."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.scores import Constrain, Position, Support, as_support, named_sites
+from scoresample.scores import Constrain, DrawsLike, Position, Support, as_support, named_sites
 
 Standardise = Literal["coordinates", "arrays", "none"]
 """What shares a mean and a standard deviation."""
 
 _FEWEST_DRAWS = 50
 _FEWEST_HELD_OUT = 10
-
-
-@runtime_checkable
-class DrawsLike(Protocol):
-    """Draws of a sampler, as far as training needs them."""
-
-    position: Any
-    log_weights: Any
-    constrain: Any
-    kind: Any
 
 
 class Frame64(NamedTuple):
