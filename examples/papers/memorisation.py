@@ -40,8 +40,8 @@ SIGMAS = (0.2, 0.4, 0.8)
 """Noise levels sigma/alpha; coordinates of the data have variances near one."""
 NUM_DRAWS, NUM_HELD_OUT = 1000, 5000
 """Draws of each score, and held-out points."""
-HEALTH_CALLS, HEALTH_POINTS = 8, 256
-"""For the intrinsic dimension."""
+HEALTH_POINTS = 256
+"""Points at which one call of `manifold_health` measures the intrinsic dimension."""
 QUADRATURE = 48
 """Nodes for each angle, for the true score."""
 SIGMA_RANGE = (0.01, 10.0)
@@ -59,7 +59,10 @@ KEPT: tuple[Kept, ...] = ("last", "best")
 
 @dataclass(frozen=True)
 class Setting:
-    """How long and how large: every n has `rows` rows, its points over and over, so that all trainings are alike."""
+    """How long and how large: every n has `rows` rows, its points over and over, so that all trainings are alike.
+
+    `num_calls` is that of `manifold_health`, each on points of its own.
+    """
 
     sizes: tuple[int, ...] = (50, 100, 200, 500, 1000, 2000, 5000, 20_000)
     rows: int = 20_000
@@ -68,6 +71,7 @@ class Setting:
     width: int = 128
     depth: int = 3
     learning_rate: float = 2e-3
+    num_calls: int = 8
 
     @property
     def num_steps(self) -> int:
@@ -75,7 +79,7 @@ class Setting:
         return self.num_epochs * self.rows // self.batch_size
 
 
-QUICK = Setting(sizes=(50, 20_000), batch_size=50, num_epochs=15, width=96, depth=2, learning_rate=4e-3)
+QUICK = Setting(sizes=(50, 20_000), batch_size=50, num_epochs=13, width=96, depth=2, learning_rate=4e-3, num_calls=2)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The law
@@ -151,13 +155,13 @@ def checkpoint_of(folder: Path, n: int, setting: Setting) -> Path:
 
 def cell_name(n: int, kept: Kept, setting: Setting) -> str:
     """Under which the measurements of a score are kept."""
-    measured = repr((SIGMAS, NUM_DRAWS, NUM_HELD_OUT, HEALTH_CALLS, HEALTH_POINTS))
+    measured = repr((SIGMAS, NUM_DRAWS, NUM_HELD_OUT, setting.num_calls, HEALTH_POINTS))
     return f"memorisation {n} {kept} {digest(setting)} {hashlib.sha256(measured.encode()).hexdigest()[:8]}"
 
 
 def digest(setting: Setting) -> str:
     """What tells the trainings of one setting from those of another."""
-    facts = {name: value for name, value in asdict(setting).items() if name != "sizes"}
+    facts = {name: value for name, value in asdict(setting).items() if name not in ("sizes", "num_calls")}
     return hashlib.sha256(repr((facts, SIGMA_RANGE, ANGLES, DIMENSION, TURN)).encode()).hexdigest()[:8]
 
 
@@ -202,7 +206,7 @@ def measure(n: int, kept: Kept, setting: Setting, checkpoint: Path) -> dict[str,
         "distance": float(np.median(off)), "far": float(np.quantile(off, 0.9)), "nfe": draws.nfe,
         "seconds": score.record.seconds, "epoch": score.record.best_epoch + 1,
     }  # fmt: skip
-    for sigma, found_here in dimensions(score, held_out, training).items():
+    for sigma, found_here in dimensions(score, held_out, training, setting.num_calls).items():
         for (name, clean), (mean, error) in zip(
             (("held out", held_out), ("training", training[:NUM_HELD_OUT])), found_here, strict=True
         ):
@@ -213,7 +217,9 @@ def measure(n: int, kept: Kept, setting: Setting, checkpoint: Path) -> dict[str,
     return cell
 
 
-def dimensions(score: Any, held_out: np.ndarray, training: np.ndarray) -> dict[float, list[tuple[float, float]]]:
+def dimensions(
+    score: Any, held_out: np.ndarray, training: np.ndarray, num_calls: int
+) -> dict[float, list[tuple[float, float]]]:
     """FLIPD by noise level: means and standard errors at held-out points and at training points.
 
     `manifold_health` takes 256 points of either; several calls on different points have a smaller error. Where there
@@ -221,9 +227,9 @@ def dimensions(score: Any, held_out: np.ndarray, training: np.ndarray) -> dict[f
     """
     times = [float(score.process.time(jnp.asarray(-np.log(sigma), float))) for sigma in sorted(SIGMAS, reverse=True)]
     tables = []
-    for call in range(HEALTH_CALLS):
+    for call in range(num_calls):
         rows = slice(call * HEALTH_POINTS, (call + 1) * HEALTH_POINTS)
-        trained = training[rows] if len(training) >= HEALTH_CALLS * HEALTH_POINTS else training
+        trained = training[rows] if len(training) >= num_calls * HEALTH_POINTS else training
         key = jax.random.fold_in(jax.random.key(6), call)
         tables.append(ss.manifold_health(score, held_out[rows], key=key, training=trained, levels=times).table)
     found = {}
@@ -233,7 +239,7 @@ def dimensions(score: Any, held_out: np.ndarray, training: np.ndarray) -> dict[f
         for column, num in (("flipd", len(held_out)), ("flipd_training", len(training))):
             mean = np.mean([each[column][place] for each in tables])
             error = np.mean([each[f"{column}_se"][place] for each in tables])
-            found[sigma].append((float(mean), float(error / np.sqrt(min(HEALTH_CALLS, max(num / HEALTH_POINTS, 1))))))
+            found[sigma].append((float(mean), float(error / np.sqrt(min(num_calls, max(num / HEALTH_POINTS, 1))))))
     return found
 
 
@@ -348,7 +354,7 @@ def goal_rows(cells: Cells, sizes: tuple[int, ...]) -> list[tuple[str, str, str,
 def figure_of(cells: Cells, bare: dict[str, Any], sizes: tuple[int, ...]) -> Figure:
     """The memorised fraction, the losses and the intrinsic dimension against n."""
     plt.rcParams |= {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
-    figure, panels = plt.subplots(1, 3, figsize=(13, 4.3), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(12.5, 4.8), layout="constrained")
     colours = {"last": "#D55E00", "best": "#0072B2"}
     sigma = SIGMAS[0]
 
@@ -356,42 +362,39 @@ def figure_of(cells: Cells, bare: dict[str, Any], sizes: tuple[int, ...]) -> Fig
         return np.array([cells[f"{n}|{kept}"][name] for n in sizes])
 
     chance, error = series("chance", "last"), series("chance se", "last")
-    panels[0].fill_between(
-        sizes, chance - 2 * error, chance + 2 * error, color="0.8", label="chance: held-out points, ± 2 s.e."
-    )
+    band = panels[0].fill_between(sizes, chance - 2 * error, chance + 2 * error, color="0.8")
+    lines: dict[str, Any] = {"chance: held-out points (± 2 s.e.)": band}
     for kept, colour in colours.items():
-        name = f"{kept} weights"
         fraction, error = series("fraction", kept), series("fraction se", kept)
-        panels[0].errorbar(sizes, fraction, 2 * error, fmt="o-", ms=5, capsize=2, color=colour, label=name)
+        drawn = panels[0].errorbar(sizes, fraction, 2 * error, fmt="D-", ms=5, capsize=2, color=colour)
+        lines[f"{kept} weights, draws (± 2 s.e.)"] = drawn
         for panel, what in ((panels[1], "loss"), (panels[2], "dimension")):
-            panel.plot(
-                sizes, series(f"{what} held out {sigma}", kept), "o-", ms=5, color=colour, label=f"{name}, held out"
-            )
-            panel.plot(
-                sizes, series(f"{what} training {sigma}", kept), "s--", ms=4, color=colour, label=f"{name}, training"
-            )
-    panels[1].plot(
-        sizes,
-        [bare[str(n)][str(sigma)][0] for n in sizes],
-        "^:",
-        ms=4,
-        color="0.45",
-        label="score of the points, held out",
-    )
-    if "law" in bare:
-        panels[1].axhline(bare["law"][str(sigma)][0], color="black", lw=1, label="true score, held out")
-    panels[2].axhline(ANGLES, color="black", lw=1, label="dimension of the data")
-    panels[0].set(title="Draws", ylabel="memorised fraction of the draws", ylim=(0, 1))
-    panels[1].set(title=f"Denoising loss at noise {sigma:g}", ylabel="E|D(x + sigma e) - x|² / sigma²", yscale="log")
-    panels[2].set(title=f"Intrinsic dimension at noise {sigma:g}", ylabel="FLIPD", yscale="symlog")
-    ends = transitions(cells, sizes, "last")
-    for panel, end in zip(panels, ends.values(), strict=True):
+            for where, style in zip(WHERE, ("o-", "s--"), strict=True):
+                (drawn,) = panel.plot(sizes, series(f"{what} {where} {sigma}", kept), style, ms=5, color=colour)
+                lines[f"{kept} weights, {where.replace(' ', '-')} points"] = drawn
+    (drawn,) = panels[1].plot(sizes, [bare[str(n)][str(sigma)][0] for n in sizes], "^:", ms=5, color="0.45")
+    lines["score of the n points, held-out points"] = drawn
+    truths = [ANGLES if "law" not in bare else bare["law"][str(sigma)][0], ANGLES]
+    for panel, truth in zip(panels[1:], truths, strict=True):
+        lines["true score"] = panel.axhline(truth, color="black", lw=1)
+    panels[0].set(title="Draws", ylabel="memorised fraction of the draws", ylim=(0, 1.05))
+    loss_label = r"$E|D(x + \sigma e) - x|^2 / \sigma^2$, dimensions"
+    panels[1].set(title=f"Denoising loss, noise {sigma:g}", ylabel=loss_label, yscale="log")
+    panels[1].set_yticks([0.3, 1, 3, 10, 30, 100], ["0.3", "1", "3", "10", "30", "100"])
+    panels[2].set(title=f"Intrinsic dimension (FLIPD), noise {sigma:g}", ylabel="dimensions", ylim=(-1, 130))
+    panels[2].set_yscale("symlog", linthresh=1.0)
+    panels[2].set_yticks([-1, 0, 1, 3, 10, 30, 100], ["-1", "0", "1", "3", "10", "30", "100"])
+    for panel, end in zip(panels, transitions(cells, sizes, "last").values(), strict=True):
         panel.set(xscale="log", xlabel="training points n")
         panel.set_xticks(sizes, [f"{n:,}" for n in sizes], rotation=45)
         panel.minorticks_off()
         if np.isfinite(end):
-            panel.axvline(end, color=colours["last"], lw=1, ls=":", label=f"ends at n = {end:,.0f}, last weights")
-        panel.legend(frameon=False, fontsize=8)
+            lines["end of memorisation, last weights"] = panel.axvline(end, color=colours["last"], lw=1, ls=":")
+            panel.text(
+                end * 1.07, 0.97, f"n = {end:,.0f}", transform=panel.get_xaxis_transform(), va="top",
+                color=colours["last"],
+            )  # fmt: skip
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
@@ -502,7 +505,8 @@ def report(cells: Cells, bare: dict[str, Any], setting: Setting, picture: str) -
         f"{law}; that of a score that knows the points by heart is 0 at these points.\n"
         "- `loss of the points`: at the held-out points that of the score of the n points themselves, which is what "
         "full memorisation would give.\n"
-        f"- `FLIPD`: local intrinsic dimension, {ANGLES} for the true score (`manifold_health`).\n"
+        f"- `FLIPD`: local intrinsic dimension, {ANGLES} for the true score (`manifold_health`, {setting.num_calls} "
+        f"calls on {HEALTH_POINTS} points each). One call alone is too coarse for a difference of {GAP_END:g}.\n"
         "- `distance`: of the draws from the torus, which no diagnostic knows: the control.",
         f"### Last weights\n\n{measurements(cells, bare, sizes, 'last')}",
         f"### Best weights\n\n{measurements(cells, bare, sizes, 'best')}",
@@ -518,29 +522,52 @@ def how_to_read(cells: Cells, sizes: tuple[int, ...]) -> str:
     sigma = SIGMAS[0]
     first, best = cells[f"{sizes[0]}|last"], cells[f"{sizes[0]}|best"]
     found = {name: ends(end, sizes) for name, end in transitions(cells, sizes, "last").items()}
-    most = max(excess(cells[f"{n}|best"])[0] for n in sizes)
+    most, most_error = max(excess(cells[f"{n}|best"]) for n in sizes)
     return "\n".join([
         "## How to read it",
         "",
         f"- **Draws.** With {sizes[0]} points and the last weights {first['fraction']:.0%} of the draws are copies, "
-        f"where chance makes {first['chance']:.0%}. From {found['memorised fraction']} on they are not.",
-        "- **Losses.** The score tells training points from others for longer than its draws show: at noise "
-        f"{sigma:g} the loss is lower at training points up to {found['loss']}. It takes no sampling to see.",
-        f"- **FLIPD.** The same in the derivatives of the score, up to {found['dimension']}. With {sizes[0]} points it "
+        f"where chance makes {first['chance']:.0%}. The excess falls to {DRAWS_END:.0%} at "
+        f"{found['memorised fraction']}.",
+        "- **Losses.** The score tells training points from others for longer than the fraction of copies shows: at "
+        f"noise {sigma:g} the loss is lower at training points by {GAP_END:g} of a dimension until "
+        f"{found['loss']}. It takes no sampling to see. Of the draws `nearer` tells the same: it leaves .5 while copies are "
+        "still no more than chance makes.",
+        "- **FLIPD.** The same in the derivatives of the score: as much lower at training points until "
+        f"{found['dimension']}. With {sizes[0]} points it "
         f"is {first[f'dimension training {sigma}']:.1f} at training points, known by heart, and "
-        f"{first[f'dimension held out {sigma}']:.0f} at others: their squared distance from the known ones in units "
-        "of the noise, and no dimension.",
+        f"{first[f'dimension held out {sigma}']:.0f} at others, on its way to their squared distance from the known "
+        "ones in units of the noise, and no dimension.",
         "- **The default protects from copies, not from having few points.** The weights of the smallest held-out loss "
-        f"copy at most {most:.3f} above chance. With {sizes[0]} points they are those of epoch {best['epoch']}, and "
-        f"the draws lie {best['distance']:.2g} from the data: hardly more than mean and spread were learned. The last "
+        f"copy at most {most:.3f} ± {most_error:.3f} above chance. With {sizes[0]} points they are those of epoch "
+        f"{best['epoch']}, and the draws lie {best['distance']:.2g} from the data: little was learned. The last "
         f"weights' draws lie {first['distance']:.2g} from them, since copies lie on the data: being near the data is "
-        "no proof of having learned them. From the end of memorisation on both kinds of weights are alike.",
+        f"no proof of having learned them. {in_between(cells, sizes)}With enough points both kinds of weights are "
+        "alike.",
+        "- **Enough points are not enough training.** The score of the points themselves, `perturb(points, process)`, "
+        "costs nothing to try. Where its held-out loss is the smaller one, as it is here for many points at more "
+        "noise, or where the loss stays above the true score's although training and held-out points agree, the "
+        "network is what is missing.",
         "- **Your own n.** Hold out points, train on the rest, and look at `memorisation(draws, training, held_out)` "
         "and at `manifold_health(score, held_out, training=training)`. Copies among the draws: keep the best weights, "
         "and get more points. No copies, but losses or FLIPD that differ: the score still leans on single points, and "
         "more points improve it. No difference: more points of the same kind will change little, a larger network or "
         "a longer training may. The n found here is that of this network, this training and these data.",
     ])  # fmt: skip
+
+
+def in_between(cells: Cells, sizes: tuple[int, ...]) -> str:
+    """What the choice of the weights costs just above chance, where there is such an n."""
+    for n in sizes:
+        last, best = (cells[f"{n}|{kept}"] for kept in KEPT)
+        above, error = excess(last)
+        if ERRORS * error < above < 2 * DRAWS_END:
+            return (
+                f"In between it is a choice: with {n:,} points the last weights copy {above:.3f} ± {error:.3f} above "
+                f"chance, and their draws lie {last['distance']:.2g} from the data, those of the best weights "
+                f"{best['distance']:.2g}. "
+            )
+    return ""
 
 
 def main() -> int:
