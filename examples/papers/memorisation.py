@@ -531,8 +531,8 @@ def how_to_read(cells: Cells, sizes: tuple[int, ...]) -> str:
         f"{found['memorised fraction']}.",
         "- **Losses.** The score tells training points from others for longer than the fraction of copies shows: at "
         f"noise {sigma:g} the loss is lower at training points by {GAP_END:g} of a dimension until "
-        f"{found['loss']}. It takes no sampling to see. Of the draws `nearer` tells the same: it leaves .5 while copies are "
-        "still no more than chance makes.",
+        f"{found['loss']}. It takes no sampling to see. Of the draws `nearer` tells the same: it leaves .5 while "
+        "copies are still no more than chance makes.",
         "- **FLIPD.** The same in the derivatives of the score: as much lower at training points until "
         f"{found['dimension']}. With {sizes[0]} points it "
         f"is {first[f'dimension training {sigma}']:.1f} at training points, known by heart, and "
