@@ -385,7 +385,7 @@ PATHS: dict[str, Mistake] = {
     "noise for a density without a closed form": (
         lambda: ss.perturb(density(square), ss.VP()),
         TypeError,
-        r"`data` must be points, or a density with a closed-form perturbation.*got DensityScore.*fit_score\(draws\).*TemperedPath",
+        r"`data` must be points, or a density with a closed-form.*got DensityScore.*fit_score\(draws\).*TemperedPath",
     ),
     "a density noised by nothing": (
         lambda: ss.perturb(gaussian(), None),  # pyright: ignore[reportArgumentType, reportCallIssue]

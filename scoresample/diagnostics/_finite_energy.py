@@ -1,19 +1,19 @@
 """The integral that decides whether draws keep the support of the data, and what can be said of it from a few levels.
 
-The reverse SDE with the noise of the forward process, ``dz = (f z - g^2 s) dt + g dW`` backwards, has another drift with
-the score s_hat than with the true s: they differ by ``g^2 (s_hat - s)``. By Girsanov's theorem the divergence of the two
-laws of paths is ``1/2 int g^2 E_{q_t}|s_hat - s|^2 dt``, with q_t the law of the noised data. If it is finite down to
-t = 0, the law of the draws and that of the data have the same null sets one way, and so the same support: the draws
-lie on the manifold (Pidstrigach 2022, arXiv 2206.01018, theorem 1).
+The reverse SDE with the noise of the forward process, ``dz = (f z - g^2 s) dt + g dW`` backwards, has another drift
+with the score s_hat than with the true s: they differ by ``g^2 (s_hat - s)``. By Girsanov's theorem the divergence of
+the two laws of paths is ``1/2 int g^2 E_{q_t}|s_hat - s|^2 dt``, with q_t the law of the noised data. If it is finite
+down to t = 0, the law of the draws and that of the data have the same null sets one way, and so the same support: the
+draws lie on the manifold (Pidstrigach 2022, arXiv 2206.01018, theorem 1).
 
-The integral is one over noise levels: in the coordinates ``y = z/alpha`` the process only adds noise, ``g^2 dt = alpha^2
-d(s^2)`` with ``s = sigma/alpha``, and ``d(s^2) = 2 s^2 d(log s)``. So
+The integral is one over noise levels: in the coordinates ``y = z/alpha`` the process only adds noise, ``g^2 dt =
+alpha^2 d(s^2)`` with ``s = sigma/alpha``, and ``d(s^2) = 2 s^2 d(log s)``. So
 
     KL of the paths = int sigma^2 E_{q_t}|s_hat - s|^2 d(log s):
 
 the mean square error of the predicted noise, summed over coordinates, is the integrand in nats for each e-fold of s. An
-error of the score that stays bounded makes it fall like sigma^2, and the integral converges; an error like 1/sigma keeps
-it constant, and the integral grows by as much with every e-fold.
+error of the score that stays bounded makes it fall like sigma^2, and the integral converges; an error like 1/sigma
+keeps it constant, and the integral grows by as much with every e-fold.
 
 Without the true score, ``E|sigma s_hat + e|^2 = E|sigma s + e|^2 + sigma^2 E|s_hat - s|^2``, since ``E[e | z] = -sigma
 s``: the denoising loss is the integrand and what no score can do better than. The same gives ``E|sigma s + e|^2 = D -
@@ -47,11 +47,12 @@ class FiniteEnergy:
         verdict: "finite", "infinite" or "cannot tell".
         rate: the integrand by level, nats for each e-fold of sigma/alpha; nan where it is not known.
         rate_se: its standard error, with that of the dimension where that was needed.
-        slope: of log rate in log(sigma/alpha) over the last levels; nan where the rate is not above its error.
+        slope: of log rate in log(sigma/alpha) over the last levels; nan where the rate is not above its error
+            at each of them.
         slope_se: its standard error.
         total: the integral over the levels where the rate is known, by trapezoids, in nats.
         total_se: its standard error.
-        seen: whether the rate is above its error, three times over, at each of the last levels.
+        seen: whether the rate at the last level is above its error, three times over.
         source: "exact" against the true score, "dimension" from the loss and a given dimension, "neighbours" from the
             loss and the dimension that the draws show.
         dimension: what was taken from the loss; nan with the true score.
@@ -95,8 +96,8 @@ def energy_from_loss(
     """The integral from the held-out denoising loss, at the last levels only.
 
     Draws show no directions that are thinner than the distance of neighbours. So where the dimension is their own
-    estimate, an excess of the loss counts only if the score contradicts itself as well: ``E|sigma s + e|^2 = D - sigma^2
-    E|s|^2`` holds for the true score, of whatever dimension.
+    estimate, an excess of the loss counts only if the score contradicts itself as well: ``E|sigma s + e|^2 = D -
+    sigma^2 E|s|^2`` holds for the true score, of whatever dimension.
 
     Arguments:
         loss: ``|sigma s_hat + e|^2``, shape (levels, points).
@@ -108,8 +109,8 @@ def energy_from_loss(
         source: "dimension" or "neighbours".
     """
     contradiction = loss + score - size
-    chance = _STANDARD_ERRORS * np.std(contradiction, axis=1) / np.sqrt(loss.shape[1])
-    contradicts = bool(np.all(np.abs(np.mean(contradiction, axis=1)) > chance, where=_is_last(noise)))
+    chance = np.std(contradiction[-1]) / np.sqrt(loss.shape[1])
+    contradicts = bool(np.abs(np.mean(contradiction[-1])) > _STANDARD_ERRORS * chance)
     offset = np.where(_is_last(noise), dimension, np.nan)
     seen = contradicts or source == "dimension"
     return _judged(loss, noise, offset, dimension_se, size, source, dimension, seen=seen)
@@ -139,20 +140,29 @@ def _judged(
     total_se = float(np.hypot(np.std(weights @ values) / np.sqrt(number), np.sum(weights) * offset_se))
     tail = _is_last(noise)
     negligible = bool(np.all(np.abs(rate[tail]) + _STANDARD_ERRORS * rate_se[tail] <= _NEGLIGIBLE * size))
-    seen = seen and not negligible and bool(np.all(rate[tail] > _STANDARD_ERRORS * rate_se[tail]))
+    above = rate > _STANDARD_ERRORS * rate_se
+    seen = seen and not negligible and bool(above[-1])
     slope = slope_se = float("nan")
     verdict: EnergyVerdict = "finite" if negligible else "cannot tell"
     if not np.isfinite(values).all():
         verdict = "infinite"
-    elif seen and tail.sum() >= _TAIL - 1:
+    elif seen and tail.sum() >= _TAIL - 1 and above[tail].all():
         slope, slope_se = _slope(values[tail], rate[tail], np.log(noise[tail]), offset_se)
         if slope - _STANDARD_ERRORS * slope_se > _CONVERGES:
             verdict = "finite"
         elif slope + _STANDARD_ERRORS * slope_se < _DIVERGES:
             verdict = "infinite"
+    elif seen and tail.sum() >= _TAIL - 1 and _grows(values[tail]):
+        verdict = "infinite"
     return FiniteEnergy(
         verdict, rate, rate_se, slope, slope_se, total, total_se, seen, source, dimension, float(offset_se)
     )
+
+
+def _grows(values: np.ndarray) -> bool:
+    """Whether the last level has more than the first, beyond chance; the noise at a point is the same at all levels."""
+    growth = values[-1] - values[0]
+    return bool(np.mean(growth) > _STANDARD_ERRORS * np.std(growth) / np.sqrt(len(growth)))
 
 
 def _slope(values: np.ndarray, rate: np.ndarray, log_noise: np.ndarray, offset_se: float) -> tuple[float, float]:

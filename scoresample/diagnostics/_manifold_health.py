@@ -161,7 +161,7 @@ def manifold_health(
     key: Array,
     exact: AbstractPerturbedScore | None = None,
     training: Any = None,
-    dimension: float | None = None,
+    dimension: float | int | None = None,
     levels: ArrayLike | list[float] | tuple[float, ...] | None = None,
     num_points: int = 2048,
 ) -> ManifoldHealth:
@@ -280,7 +280,7 @@ def _judged(
     key: Array,
     everything: Position,
     sample: Position | None,
-    dimension: float | None,
+    dimension: float | int | None,
     *,
     has_exact: bool,
 ) -> ManifoldHealth:
@@ -294,8 +294,7 @@ def _judged(
     at_training = (None, None) if measured.flipd_training is None else mean_and_error(measured.flipd_training)
     spacing = sample_spacing(flat if trained is None else trained)
     broken = break_level(noise, measured.flipd, measured.flipd_training, measured.blow_up, size)
-    finest = spacing if trained is not None else float("nan")
-    place = plateau_level(noise, flipd, broken, finest, float(np.sqrt(np.mean(np.var(flat, axis=0)))))
+    place = plateau_level(noise, flipd, broken, spacing, float(np.sqrt(np.mean(np.var(flat, axis=0)))))
     spectrum, spectral = _spectrum(score, measured.points, ladder.t[place], key, size)
     dimensions = {
         "blow-up": DataDimension(float(size - blow_up[place]), float(blow_up_se[place])),
@@ -306,7 +305,7 @@ def _judged(
     known = dimensions | given
     dimensions = known | {"draws": data_dimension(flat[:number])}
     energy = _energy(measured, noise, size, dimensions, has_exact)
-    drop, drop_se = (float(value) for value in mean_and_error(measured.drop))
+    drop, drop_se = (float(value[0]) for value in mean_and_error(measured.drop[None]))
     typical = float(np.nanmedian([estimate.value for estimate in known.values()]))
     checks = [
         energy_check(energy, size),
@@ -367,4 +366,4 @@ def _spectrum(
     mean = np.exp(np.mean(np.log(np.maximum(values, np.finfo(np.float64).tiny)), axis=0))
     if not np.isfinite(mean).all():
         return mean, float("nan")
-    return mean / mean[0], float(spectrum_dimension(mean))
+    return mean / mean[0], spectrum_dimension(mean)

@@ -10,7 +10,9 @@ _MARGIN = (0.5, 0.1)
 _NORMAL = 0.2
 """Singular values from here on may belong to normal directions: theirs scatter from 0.5 to 1.5 with 4 D scores."""
 _NO_DROP = 2.0
-"""Where no ratio of successive singular values is larger, all belong together."""
+"""A drop is a ratio of successive singular values larger than this."""
+_ALL_NORMAL = 0.4
+"""Without a drop, all directions are normal if the least singular value is above this; it should be near 0.5."""
 _FAR = 0.5
 """Levels of more noise than this share of the data's standard deviation are no plateau: there every law is a point."""
 
@@ -27,10 +29,10 @@ def break_level(
 
     Two signs, either of which has to stay to the last level:
 
-    * FLIPD above what the noised points allow. For a normal law with variances v, the share ``u = v/(v + s^2)`` of each
-      direction adds ``u`` to ``K = D - sigma^2 E|s|^2`` and ``u (2 - u)`` to FLIPD, so FLIPD is at most ``K (2 -
-      K/D)``, and both rise together as finer directions come into sight. Below its plateau the score of a noised
-      sample parts them: FLIPD grows like (distance to the sample/s)^2, and K falls below zero;
+    * FLIPD above what the noised points allow, while K falls. For a normal law with variances v, the share ``u = v/(v +
+      s^2)`` of each direction adds ``u`` to ``K = D - sigma^2 E|s|^2`` and ``u (2 - u)`` to FLIPD, so FLIPD is at most
+      ``K (2 - K/D)``, and both rise together as finer directions come into sight. Below its plateau the score of a
+      noised sample parts them: FLIPD grows like (distance to the sample/s)^2, and K falls below zero;
     * FLIPD at held-out points above that at training points. The true score does not know which is which.
 
     Arguments:
@@ -45,6 +47,8 @@ def break_level(
     known = np.clip(size - blow_up, 0.0, size)
     bound = known * (2 - known / size)
     apart = mean - bound - _STANDARD_ERRORS * np.hypot(error, 2 * blow_up_error) > _MARGIN[0] + _MARGIN[1] * bound
+    falls = np.maximum.accumulate(size - blow_up) - (size - blow_up)
+    apart &= falls > _STANDARD_ERRORS * blow_up_error
     if training is not None:
         other, other_error = mean_and_error(training)
         gap = mean - other - _STANDARD_ERRORS * np.hypot(error, other_error)
@@ -54,17 +58,19 @@ def break_level(
     return float(noise[np.argmax(stays)]) if stays.any() else float("nan")
 
 
-def plateau_level(noise: np.ndarray, dimension: np.ndarray, break_noise: float, finest: float, scale: float) -> int:
-    """The level where FLIPD changes least with the noise, above the break.
+def plateau_level(noise: np.ndarray, dimension: np.ndarray, break_noise: float, spacing: float, scale: float) -> int:
+    """The level where FLIPD changes least with the noise; above its break, and then above the spacing too.
+
+    A score that does not break is not held to the spacing: the true one knows the law below it.
 
     Arguments:
         noise: sigma/alpha of the levels, decreasing.
         dimension: FLIPD at held-out points by level.
         break_noise: where it breaks, or nan.
-        finest: the noise above which the data resolve the law, or nan.
+        spacing: of the points, or nan.
         scale: standard deviation of the data, above half of which every law looks like a point.
     """
-    lowest = np.nanmax([break_noise * 1.001, finest, 0.0])
+    lowest = np.nanmax([break_noise * 1.001, spacing]) if np.isfinite(break_noise) else 0.0
     allowed = (noise < _FAR * scale) & (noise >= lowest) & np.isfinite(dimension)
     if not allowed.any():
         place = np.flatnonzero(noise >= lowest)
@@ -75,25 +81,23 @@ def plateau_level(noise: np.ndarray, dimension: np.ndarray, break_noise: float, 
     return int(np.argmin(np.where(allowed, change, np.inf)))
 
 
-def spectrum_dimension(values: np.ndarray) -> int:
+def spectrum_dimension(values: np.ndarray) -> float:
     """D less the number of normal directions: the singular values before the largest drop.
 
     Only drops from values of the size of the noise count, since it is in the normal directions that a score undoes
-    the noise; a spectrum that starts below has none of them.
+    the noise; a spectrum that starts below has none of them, one that ends there has no others. Nan without a drop.
 
     Arguments:
         values: singular values in units of the noise, decreasing, shape (D,).
     """
-    if not np.isfinite(values).all():
-        return -1
     size = len(values)
     logs = np.log(np.maximum(values, np.finfo(np.float64).tiny))
     drops = np.concatenate([[-logs[0]], -np.diff(logs)])
     drops[1:][values[:-1] < _NORMAL] = 0.0
     place = int(np.argmax(drops))
     if drops[place] < np.log(_NO_DROP):
-        return 0 if values[-1] >= _NORMAL else size - int(np.sum(values >= _NORMAL))
-    return size - place
+        return 0.0 if values[-1] >= _ALL_NORMAL else float("nan")
+    return float(size - place)
 
 
 def combined(estimates: list[DataDimension]) -> DataDimension:

@@ -44,7 +44,9 @@ def _blow_up(health: "ManifoldHealth") -> str:
     if not health.enough_points:
         text += f" This takes 2,000 draws to be worth reading; here there were {health.num_points:,}."
     if health.blow_up[-1] - 3 * health.blow_up_se[-1] > 1.05 * health.size:
-        text += " It exceeds the number of coordinates: the score drives held-out points to other points than their own."
+        text += (
+            " It exceeds the number of coordinates: the score drives held-out points to other points than their own."
+        )
     return text
 
 
@@ -56,8 +58,8 @@ def _dimension(health: "ManifoldHealth") -> str:
     )
     if math.isfinite(health.break_noise):
         text += (
-            f"From noise {health.break_noise:.3g} on down it breaks: there the score is not that of the data's own noised "
-            "law but follows the sample, or errors of the network. "
+            f"From noise {health.break_noise:.3g} on down it breaks: there the score is not that of the data's own "
+            "noised law but follows the sample, or errors of the network. "
         )
     else:
         text += "It does not break down to the last level. "
@@ -68,8 +70,8 @@ def _dimension(health: "ManifoldHealth") -> str:
         place = int(np.argmax(np.where(np.isfinite(gap), gap, np.inf)))
         text += (
             f" At training points it is {health.flipd_training[place]:.2f} where it is {health.flipd[place]:.2f} at "
-            f"held-out ones (noise {health.noise[place]:.3g}, where they differ most); the true score makes no difference "
-            "between them."
+            f"held-out ones (noise {health.noise[place]:.3g}, where they differ most); the true score makes no "
+            "difference between them."
         )
     return text
 
@@ -82,7 +84,11 @@ def _normal_space(health: "ManifoldHealth") -> str:
         )
     value = health.dimensions["spectrum"].value
     if not math.isfinite(value):
-        return "The scores around the points were not finite."
+        return (
+            f"Scores around a point of the data at noise {health.spectrum_noise:.3g} show no gap between the "
+            "directions in which they undo the noise and the others: the noise is not far below the scales of the "
+            "data, or the score is not that of a manifold."
+        )
     normal = health.size - int(value)
     others = [
         f"{name} {estimate.value:.2f}" for name, estimate in health.dimensions.items() if name not in ("spectrum",)
@@ -99,14 +105,15 @@ def _energy(health: "ManifoldHealth") -> str:
     energy = health.energy
     said = {
         "finite": "The integral is finite: the draws of the reverse SDE keep the support of the data.",
-        "infinite": "The integral is infinite: sampled down to no noise at all, the draws leave the support of the data.",
+        "infinite": "The integral is infinite: sampled down to no noise at all, the draws leave the support of the "
+        "data.",
         "cannot tell": "Whether the integral is finite cannot be told from these levels"
-        + (": no error of the score is visible." if not energy.seen else "."),
+        + ("." if energy.seen else f": {_unseen(health)}."),
     }[energy.verdict]
     text = (
         "The error of the score, sigma^2 E|s - s*|^2 integrated over log noise, is the divergence between the paths of "
-        f"the reverse SDE and the true ones. At the last level it adds {energy.rate[-1]:.3g} ± {energy.rate_se[-1]:.2g} "
-        "nats for each e-fold of noise"
+        f"the reverse SDE and the true ones. At the last level it adds {energy.rate[-1]:.3g} ± "
+        f"{energy.rate_se[-1]:.2g} nats for each e-fold of noise"
     )
     if math.isfinite(energy.slope):
         text += f", and changes with its power {energy.slope:.2f} ± {energy.slope_se:.2g} (2 for an error that stays "
@@ -116,13 +123,23 @@ def _energy(health: "ManifoldHealth") -> str:
         return f"{text} Over the levels shown it comes to {energy.total:.3g} ± {energy.total_se:.2g} nats."
     known = "the given dimension" if energy.source == "dimension" else "the dimension that the draws show"
     text += (
-        " This is without the exact score, and weaker: the error is taken to be the held-out denoising loss less what no "
-        f"score can do better than, for which {known} stands ({energy.dimension:.2f} ± {energy.dimension_se:.2g}), at "
-        "little noise only."
+        " This is without the exact score, and weaker: the error is taken to be the held-out denoising loss less what "
+        f"no score can do better than, for which {known} stands ({energy.dimension:.2f} ± {energy.dimension_se:.2g}), "
+        "at little noise only."
     )
     if energy.source == "neighbours":
         text += " An excess counts only where the score contradicts itself too."
     return text
+
+
+def _unseen(health: "ManifoldHealth") -> str:
+    energy = health.energy
+    if energy.rate[-1] <= 3 * energy.rate_se[-1]:
+        return "no error of the score is visible"
+    return (
+        "the loss is larger than that dimension explains, but the score does not contradict itself, so that the data "
+        "may have directions that are thinner than the distances of the draws show"
+    )
 
 
 def _stopping(health: "ManifoldHealth") -> str:

@@ -21,8 +21,8 @@ _NEAR = 0.7
 
 _REMEDY = (
     "Train on more data, stop the training earlier (where the held-out loss is least) or use a smaller network; with "
-    "the score of the training points themselves, stop the sampler at more noise (a larger `delta`) or smooth the "
-    "score with a wider kernel."
+    "the score of the training points themselves, stop the sampler at more noise (a larger `delta`) or smooth that "
+    "score (perturb(..., bandwidth=))."
 )
 
 
@@ -42,8 +42,8 @@ def copies_check(fraction: float, chance: float, excess: float, error: float, li
         max(excess - _STANDARD_ERRORS * error, 0.0),
         warn=warn,
         fail=fail,
-        cause=f"{fraction:.0%} of the draws are copies of training points, up to a small change, where chance makes "
-        f"{chance:.1%}: their nearest training point is nearer than {limit:.2g} times the next.",
+        cause=f"{fraction:.0%} of the draws count as copies of training points, where {chance:.1%} would by chance: "
+        f"their nearest training point is nearer than {limit:.2g} times the next.",
         remedy=_REMEDY,
     )
 

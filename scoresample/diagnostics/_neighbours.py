@@ -58,14 +58,15 @@ def two_nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _by_products(points: np.ndarray, others: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Squared distances to the two nearest, among candidates with the smallest lower bounds."""
-    chosen, bounds = np.empty((len(points), 0), int), np.empty((len(points), 0))
+    chosen: np.ndarray = np.empty((len(points), 0), int)
+    bounds: np.ndarray = np.empty((len(points), 0))
     for first in range(0, len(others), _BLOCK):
         lower = left @ right[first : first + _BLOCK].T
         kept = _smallest(lower)
         chosen = np.concatenate([chosen, first + kept], axis=1)
         bounds = np.concatenate([bounds, np.take_along_axis(lower, kept, axis=1)], axis=1)
         kept = _smallest(bounds)
-        chosen, bounds = (np.take_along_axis(each, kept, axis=1) for each in (chosen, bounds))
+        chosen, bounds = np.take_along_axis(chosen, kept, axis=1), np.take_along_axis(bounds, kept, axis=1)
     differences = points[:, None] - others[chosen]
     exact = np.sort(np.einsum("ijk,ijk->ij", differences, differences), axis=1)[:, :2]
     if len(others) > _CANDIDATES:

@@ -24,7 +24,7 @@ _MOST_ROWS = 2000
 """Training points behind those quantiles."""
 
 
-class PointSet(NamedTuple):
+class Points(NamedTuple):
     """Points as rows of float64, the structure of one, and the precision that they came with."""
 
     rows: np.ndarray
@@ -32,7 +32,7 @@ class PointSet(NamedTuple):
     dtype: np.dtype
 
 
-def point_set(value: Any, name: str, like: Structure | None = None, *, effective: bool = True) -> PointSet:
+def point_set(value: Any, name: str, like: Structure | None = None, *, effective: bool = True) -> Points:
     """Points with one leading axis, or a run.
 
     Arguments:
@@ -72,7 +72,7 @@ def point_set(value: Any, name: str, like: Structure | None = None, *, effective
     else:
         rows = coordinates(value).reshape(count, -1)
     floats = [leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return PointSet(rows, structure, min(floats, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float64)))
+    return Points(rows, structure, min(floats, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float64)))
 
 
 def spaced_rows(rows: np.ndarray, most: int) -> np.ndarray:
@@ -86,14 +86,14 @@ def distinct_rows(rows: np.ndarray) -> np.ndarray:
     return rows[np.sort(list(first.values()))]
 
 
-def shared_rows(rows: PointSet, others: PointSet) -> int:
+def shared_rows(rows: Points, others: Points) -> int:
     """How many rows are also in the other set, in the precision of the coarser of the two."""
     dtype = min(rows.dtype, others.dtype, key=lambda dtype: dtype.itemsize)
     known = set(_written(others.rows.astype(dtype)))
     return sum(row in known for row in _written(rows.rows.astype(dtype)))
 
 
-def scales_of(scale: Any, training: PointSet) -> np.ndarray:
+def scales_of(scale: Any, training: Points) -> np.ndarray:
     """What each coordinate is divided by, shape (dimension,).
 
     Raises:
@@ -124,7 +124,7 @@ def scales_of(scale: Any, training: PointSet) -> np.ndarray:
     return scales
 
 
-def _standard_deviations(training: PointSet) -> np.ndarray:
+def _standard_deviations(training: Points) -> np.ndarray:
     """Those of the coordinates that vary, and their root mean square for the others."""
     rows = training.rows
     deviations = rows.std(axis=0)

@@ -17,8 +17,12 @@ from scoresample.paths._points import PointSet, make_point_set, spacing
 from scoresample.paths._process import AbstractNoiseProcess, check_process
 from scoresample.scores import Constrain, Position, Structure, named_sites, structure_of
 
+_SPACING_FRACTION = 0.003
+"""Sampling of single points ends where sigma/alpha is this fraction of their spacing ..."""
 _ROUNDING_LEVELS = 64.0
-"""Sampling of single points ends where the noise is so many roundings of a coordinate."""
+"""... or where it is so many roundings of a coordinate."""
+_FARTHEST_CONDITION = 8.0
+"""Kernel bandwidths beyond which a condition is refused."""
 
 
 class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
@@ -98,7 +102,8 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
         self.moments = self._moments(standard, np.exp(log_weights), width)
         self.condition, self.log_evidence = None, None
         rounding = _ROUNDING_LEVELS * float(jnp.finfo(self.bandwidth.dtype).eps)
-        smallest = max(SIGMA_MIN_FRACTION * (width or own), rounding * float(self.points.squared_radius) ** 0.5)
+        least = SIGMA_MIN_FRACTION * width if width else _SPACING_FRACTION * own
+        smallest = max(least, rounding * float(self.points.squared_radius) ** 0.5)
         lowest, highest = (float(process.log_snr(jnp.asarray(t))) for t in (1.0, 0.0))
         end = min(highest, -float(np.log(smallest))) if smallest > 0 else highest
         self.log_snr_range = checked_range((lowest, end) if np.isfinite(end) else None, process)
@@ -130,11 +135,12 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
         if self.points.features is None:
             raise ValueError("`condition`: these points came without conditions. Make them: perturb(..., conditions=).")
         wanted, shared = self._coded(np.asarray(condition))
-        log_evidence = jax.lax.map(self._log_evidence, jnp.atleast_2d(wanted))
-        if not bool(jnp.all(jnp.isfinite(log_evidence))):
+        log_evidence, best = jax.lax.map(self._log_evidence, jnp.atleast_2d(wanted))
+        if not bool(jnp.all(best > -0.5 * _FARTHEST_CONDITION**2)):
             raise ValueError(
-                "`condition`: it is so far from the conditions of all points that none of them has any weight. Widen "
-                "`condition_bandwidth`, or bring data from there."
+                f"`condition`: the nearest of the points' conditions is more than {_FARTHEST_CONDITION:g} bandwidths "
+                "of the kernel away, so no point says anything about it. Widen `condition_bandwidth`, or bring data "
+                "from there."
             )
         log_evidence = log_evidence[0] if shared else log_evidence
         return eqx.tree_at(
@@ -164,9 +170,12 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
             features = jnp.asarray([[codes[tuple(row)]] for row in rows.tolist()], dtype=float)
         return (features[0] if shared else features), shared
 
-    def _log_evidence(self, wanted: Array) -> Array:
+    def _log_evidence(self, wanted: Array) -> tuple[Array, Array]:
+        """The log of the points' weight under a condition, and the largest factor of a point that has weight."""
         assert self.points.features is not None
-        return jax.nn.logsumexp(self.points.log_weights + self._log_factor(wanted, self.points.features))
+        factors = self._log_factor(wanted, self.points.features)
+        present = jnp.where(jnp.isneginf(self.points.log_weights), -jnp.inf, factors)
+        return jax.nn.logsumexp(self.points.log_weights + factors), jnp.max(present)
 
     def _log_factor(self, wanted: Array, features: Array) -> Array:
         if self.labels is not None:

@@ -121,11 +121,12 @@ def _over_nearest(
 
     def least(_: None, chunk: PointSet) -> tuple[None, Array]:
         lifted = _expanded_squares(here, chunk.points.astype(y.dtype)) - 2 * variance * log_weights(chunk)
-        return None, jnp.min(lifted, axis=0)
+        return None, jax.lax.stop_gradient(jnp.min(lifted, axis=0))
 
     chunks = points._replace(centre=None, squared_radius=None)
     _, lifted = jax.lax.scan(least, None, jax.lax.stop_gradient(chunks))
-    negative, which = jax.lax.top_k(-jax.lax.stop_gradient(lifted).ravel(), _NEAREST_BLOCKS + 1)
+    # Without the barrier XLA sorts all blocks on the CPU, which takes ten times as long as everything else.
+    negative, which = jax.lax.optimization_barrier(jax.lax.top_k(-lifted.ravel(), _NEAREST_BLOCKS + 1))
     which = jnp.stack(jnp.divmod(which[:_NEAREST_BLOCKS], lifted.shape[1]))
 
     def taken(leaf: Array) -> Array:

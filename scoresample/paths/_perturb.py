@@ -65,8 +65,8 @@ def perturb(
         scale: of points: what they are divided by; the noise is isotropic in these standard coordinates.
 
     Returns:
-        A perturbed score with every log density. Sampling ends at 3% of the density's smallest scale; of points, of the
-        bandwidth, or without one of the points' spacing.
+        A perturbed score with every log density. Sampling ends at 3% of the density's smallest scale or of the
+        bandwidth; of points without a bandwidth at .3% of their spacing, where every draw is one of them.
 
     Raises:
         TypeError: if the density has no closed form (learn its score with `fit_score`, or use `TemperedPath`), `data`

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from scoresample.checks import Check
-from scoresample.diagnostics import Memorisation, ModeWeights, SamplingBudget, ScoreHealth
+from scoresample.diagnostics import ManifoldHealth, Memorisation, ModeWeights, SamplingBudget, ScoreHealth
 from scoresample.inference import Draws
 from scoresample.report._against import distrust, reference_checks, unverified_check
 from scoresample.report._budgets import BUDGET_COLUMNS, budget_cells
@@ -15,6 +15,7 @@ from scoresample.report._doors import (
     expected_mode_weights,
     mode_positions,
     validated_budgets,
+    validated_manifolds,
     validated_memorisation,
     validated_runs,
     validated_scores,
@@ -35,6 +36,7 @@ def compare(
     modes: Any = None,
     mode_weights: Any = None,
     scores: Mapping[str, ScoreHealth] | None = None,
+    manifolds: Mapping[str, ManifoldHealth] | None = None,
     budgets: Mapping[str, SamplingBudget] | None = None,
     memorisation: Mapping[str, Memorisation] | None = None,
     title: str | None = None,
@@ -65,6 +67,8 @@ def compare(
             the reference too. Without them the others are held against the reference's.
         scores: what [`score_health`][scoresample.score_health] found about the scores behind the runs, by name. They
             are shown with checks of their own, which no verdict on a run depends on.
+        manifolds: what [`manifold_health`][scoresample.manifold_health] found about them, by the same names where both
+            are given: its checks then join the score's verdict.
         budgets: what [`sampling_budget`][scoresample.sampling_budget] found about the samplers behind runs, by name of
             the run. They are shown beside the measured distances, and no verdict depends on them.
         memorisation: what [`memorisation`][scoresample.memorisation] found about the draws of runs, by name of the run.
@@ -78,7 +82,8 @@ def compare(
 
     Raises:
         TypeError: if `results` is not a mapping of names to `Draws`, `reference` is neither, `scores` is not one of
-            names to `ScoreHealth`, `budgets` not one to `SamplingBudget`, or `memorisation` not one to `Memorisation`.
+            names to `ScoreHealth`, `manifolds` not one to `ManifoldHealth`, `budgets` not one to `SamplingBudget`, or
+            `memorisation` not one to `Memorisation`.
         ValueError: if there are no results, a name is unknown, runs have different coordinates, or modes and their
             weights do not fit.
 
@@ -140,6 +145,7 @@ def compare(
         modes=centres,
         expected_modes=expected,
         scores=learned,
+        manifolds=validated_manifolds(manifolds),
         budgets=known_budgets,
         memorisation=copies,
         seed=seed,

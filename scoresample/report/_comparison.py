@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scoresample.checks import Check
-from scoresample.diagnostics import Memorisation, ModeWeights, SamplingBudget, ScoreHealth
+from scoresample.diagnostics import ManifoldHealth, Memorisation, ModeWeights, SamplingBudget, ScoreHealth
 from scoresample.report._budgets import BUDGET_COLUMNS, budget_content
 from scoresample.report._memorisation import MEMORISATION_COLUMNS, memorisation_content
 from scoresample.report._statistics import Deviation, RunStatistics
@@ -36,6 +36,7 @@ class Comparison:
         modes: the modes' positions, shape (modes, dimension), or None.
         expected_modes: weights that the modes should have, with standard errors where a reference gave them.
         scores: what was found about the scores behind the runs, by name.
+        manifolds: what was found about their manifolds, by name of the score.
         budgets: bounds on the divergence of the data from the draws, by name of the run.
         memorisation: whether draws are copies of the training set, by name of the run.
         seed: seed of every subsample, projection and split.
@@ -51,6 +52,7 @@ class Comparison:
     modes: np.ndarray | None = field(default=None)
     expected_modes: np.ndarray | ModeWeights | None = field(default=None)
     scores: dict[str, ScoreHealth] = field(default_factory=dict)
+    manifolds: dict[str, ManifoldHealth] = field(default_factory=dict)
     budgets: dict[str, SamplingBudget] = field(default_factory=dict)
     memorisation: dict[str, Memorisation] = field(default_factory=dict)
     seed: int = 0
@@ -58,7 +60,11 @@ class Comparison:
     @property
     def score_verdicts(self) -> dict[str, Verdict]:
         """Whether each score can be trusted, by name."""
-        return {name: form_verdict(health.checks) for name, health in self.scores.items()}
+        checks: dict[str, list[Check]] = {}
+        for found in (self.scores, self.manifolds):
+            for name, health in found.items():
+                checks[name] = [*checks.get(name, []), *health.checks]
+        return {name: form_verdict(each) for name, each in checks.items()}
 
     @property
     def checks(self) -> dict[str, tuple[Check, ...]]:
@@ -71,13 +77,18 @@ class Comparison:
         for name, verdict in self.verdicts.items():
             lines += _text_verdict(f"{name}{' (reference)' if name == self.reference else ''}", verdict)
         lines += ["", _text_table(self.table), "", *self.notes]
-        if self.scores:
+        if self.score_verdicts:
             lines += ["", "Learned scores", "--------------"]
         for name, verdict in self.score_verdicts.items():
-            health = self.scores[name]
             lines += _text_verdict(name, verdict)
-            lines += [] if health.record is None else [f"  Training: {health.record}"]
-            lines += ["", health.levels_text(), ""]
+            if name in self.scores:
+                health = self.scores[name]
+                lines += [] if health.record is None else [f"  Training: {health.record}"]
+                lines += ["", health.levels_text(), ""]
+            if name in self.manifolds:
+                manifold = self.manifolds[name]
+                lines += ["", manifold.levels_text(), ""]
+                lines += [f"{heading}: {text}" for heading, text in manifold.paragraphs().items()]
         if self.budgets:
             lines += ["", "Sampling budgets", "----------------"]
         for name, budget in self.budgets.items():
@@ -108,7 +119,9 @@ class Comparison:
                 if run.modes is not None
             },
             "scores": {
-                name: _verdict_content(verdict) | _score_content(self.scores[name])
+                name: _verdict_content(verdict)
+                | (_score_content(self.scores[name]) if name in self.scores else {})
+                | ({"manifold": _manifold_content(self.manifolds[name])} if name in self.manifolds else {})
                 for name, verdict in self.score_verdicts.items()
             },
             "notes": self.notes,
@@ -163,6 +176,25 @@ def _verdict_content(verdict: Verdict) -> dict[str, Any]:
 def _score_content(health: ScoreHealth) -> dict[str, Any]:
     training = None if health.record is None else asdict(health.record)
     return {"levels": health.table.to_dict(orient="list"), "points": health.num_points, "training": training}
+
+
+def _manifold_content(health: ManifoldHealth) -> dict[str, Any]:
+    """Numbers and words, and the levels column by column."""
+    energy = asdict(health.energy)
+    return {
+        "levels": health.table.to_dict(orient="list"),
+        "points": health.num_points,
+        "training_points": health.num_training,
+        "dimensions": {name: {"value": value, "se": se} for name, (value, se) in health.dimensions.items()},
+        "plateau_noise": health.spectrum_noise,
+        "break_noise": health.break_noise,
+        "spacing": health.spacing,
+        "spectrum": health.spectrum,
+        "stopping_drop": health.stopping_drop,
+        "stopping_drop_se": health.stopping_drop_se,
+        "energy": {name: value for name, value in energy.items() if name not in ("rate", "rate_se")},
+        "paragraphs": health.paragraphs(),
+    }
 
 
 def _text_table(table: pd.DataFrame) -> str:

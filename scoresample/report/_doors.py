@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from scoresample.diagnostics import Memorisation, ModeWeights, SamplingBudget, ScoreHealth, coordinates
+from scoresample.diagnostics import ManifoldHealth, Memorisation, ModeWeights, SamplingBudget, ScoreHealth, coordinates
 from scoresample.inference import Draws
 from scoresample.report._coordinates import in_common_coordinates
 from scoresample.report._format import listed
@@ -63,6 +63,24 @@ def validated_scores(scores: Any) -> dict[str, ScoreHealth]:
                 f"`scores` must map names to ScoreHealth, but {came} came. Pass what `score_health` returned."
             )
     return dict(scores)
+
+
+def validated_manifolds(manifolds: Any) -> dict[str, ManifoldHealth]:
+    """What is known of the manifolds by name of the score; empty if there is nothing."""
+    if manifolds is None:
+        return {}
+    if not isinstance(manifolds, Mapping):
+        came = type(manifolds).__name__
+        raise TypeError(
+            f"`manifolds` must map names to ManifoldHealth, but a {came} came: {{'learned score': health}}."
+        )
+    for name, health in manifolds.items():
+        if not isinstance(name, str) or not isinstance(health, ManifoldHealth):
+            came = f"{type(name).__name__} -> {type(health).__name__}"
+            raise TypeError(
+                f"`manifolds` must map names to ManifoldHealth, but {came} came. Pass what `manifold_health` returned."
+            )
+    return dict(manifolds)
 
 
 def validated_budgets(budgets: Any, runs: Mapping[str, Draws]) -> dict[str, SamplingBudget]:

@@ -11,11 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from scoresample.diagnostics import ScoreHealth
 from scoresample.report._bars import modes_figure, ranks_figure
 from scoresample.report._budgets import BUDGET_COLUMNS, term_rows
 from scoresample.report._comparison import Comparison
 from scoresample.report._format import human, listed
 from scoresample.report._legend import colour_of
+from scoresample.report._manifolds import manifold_figures
 from scoresample.report._memorisation import MEMORISATION_COLUMNS
 from scoresample.report._memorisation_figure import memorisation_figure
 from scoresample.report._plots import MAX_MARGINALS, MAX_PAIRED, marginals_figure, pairs_figure
@@ -105,29 +107,43 @@ def _drawn(name: str, heading: str, subject: str, caption: str, figure: Figure) 
 def _learned(comparison: Comparison) -> list[dict[str, Any]]:
     """What the page says about each score: its verdict, its training, its table and its figures."""
     parts = []
-    for number, (name, health) in enumerate(comparison.scores.items()):
-        caption = (
-            f"At {health.num_points:,} held-out draws, noised. Residual and asymmetry are to be small where the score "
-            "lies below the Gaussian on the right; elsewhere there is little to learn. A good score lies nowhere above "
-            "the Gaussian or the draws."
-        )
-        heading = "By noise level"
-        figures = [_drawn(f"health{number}", heading, f"{name} by noise level.", caption, health_figure(health))]
-        if health.record is not None:
-            caption = "Left: the loss in training and on held-out points. Right: the latter in bands of noise levels."
-            figure = training_figure(health.record)
-            figures.append(_drawn(f"training{number}", "Training", f"Training of {name}.", caption, figure))
+    for number, (name, verdict) in enumerate(comparison.score_verdicts.items()):
+        health, manifold = comparison.scores.get(name), comparison.manifolds.get(name)
+        figures = [] if health is None else _health_figures(number, name, health)
+        words = []
+        for place, (heading, text, figure) in enumerate([] if manifold is None else manifold_figures(manifold)):
+            if figure is None:
+                words.append((heading, text))
+            else:
+                figures.append(_drawn(f"manifold{number}-{place}", heading, f"{heading} of {name}.", text, figure))
         parts.append(
             {
                 "name": name,
-                "verdict": comparison.score_verdicts[name],
+                "verdict": verdict,
                 "health": health,
-                "columns": level_columns(health),
-                "rows": level_rows(health),
+                "columns": [] if health is None else level_columns(health),
+                "rows": [] if health is None else level_rows(health),
                 "figures": figures,
+                "words": words,
             }
         )
     return parts
+
+
+def _health_figures(number: int, name: str, health: ScoreHealth) -> list[dict[str, Any]]:
+    """The figures of a score's health and of its training."""
+    caption = (
+        f"At {health.num_points:,} held-out draws, noised. Residual and asymmetry are to be small where the score "
+        "lies below the Gaussian on the right; elsewhere there is little to learn. A good score lies nowhere above "
+        "the Gaussian or the draws."
+    )
+    heading = "By noise level"
+    figures = [_drawn(f"health{number}", heading, f"{name} by noise level.", caption, health_figure(health))]
+    if health.record is not None:
+        caption = "Left: the loss in training and on held-out points. Right: the latter in bands of noise levels."
+        figure = training_figure(health.record)
+        figures.append(_drawn(f"training{number}", "Training", f"Training of {name}.", caption, figure))
+    return figures
 
 
 def _copies(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:

@@ -22,7 +22,7 @@ def circle_draws(key: Array, number: int, dimension: int = AMBIENT) -> Array:
 
 
 def _circle(z: Array, t: Array) -> Array:
-    """The tangent plane of Bessel functions: the mean of a von Mises law, ``I_1(a)/I_0(a)`` with a = alpha r/sigma^2."""
+    """``E[z_0|z]`` is the mean of a von Mises law, of length ``I_1(a)/I_0(a)`` with ``a = alpha r/sigma^2``."""
     alpha, variance = PROCESS.alpha(t), PROCESS.variance(t)
     radius = jnp.sqrt(z[0] ** 2 + z[1] ** 2 + jnp.finfo(z.dtype).tiny)
     ratio = alpha * radius / variance
@@ -50,7 +50,7 @@ def cube_draws(key: Array, number: int, flat: int = 3, dimension: int = AMBIENT)
 
 
 def _cube(z: Array, t: Array, flat: Array) -> Array:
-    """``E[z_0|z] = x + s (phi(a) - phi(b)) / (Phi(b) - Phi(a))`` along the cube, with x = z/alpha and s = sigma/alpha."""
+    """The mean of a normal law cut off at -1 and 1, ``x + s (phi(a) - phi(b)) / (Phi(b) - Phi(a))``."""
     alpha, sigma = PROCESS.alpha(t), PROCESS.sigma(t)
     noise, x = sigma / alpha, jnp.abs(z / alpha)
     upper, lower = (1 - x) / noise, (-1 - x) / noise
@@ -77,15 +77,3 @@ def normal(
     values = jnp.asarray(variances, float)
     args = (values, jnp.asarray(factor, float), jnp.asarray(shift, float), process)
     return ss.PerturbedScore(_normal, process, structure=jnp.zeros(values.size), args=args, **settings)
-
-
-def _empirical(z: Array, t: Array, points: Array) -> Array:
-    alpha, variance = PROCESS.alpha(t), PROCESS.variance(t)
-    squares = jnp.sum((z - alpha * points) ** 2, axis=1)
-    clean = jax.nn.softmax(-squares / (2 * variance)) @ points
-    return (alpha * clean - z) / variance
-
-
-def empirical(points: Array, **settings: Any) -> ss.PerturbedScore:
-    """The score of the noised empirical measure."""
-    return ss.PerturbedScore(_empirical, PROCESS, structure=points[0], args=(points,), **settings)
