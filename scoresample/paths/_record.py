@@ -19,7 +19,8 @@ class TrainingRecord:
             gone.
         validation_loss: the loss of the averaged weights on held-out points with fixed noise, each time it was taken.
         validation_epochs: the epochs after which it was taken, counted from 0.
-        best_epoch: the epoch whose averaged weights were kept.
+        best_epoch: the epoch whose averaged weights were kept: the one of the smallest held-out loss, or with
+            ``keep="last"`` the last.
         level_edges: edges of the noise levels (sigma, data standard deviations) of `loss_by_level`.
         loss_by_level: held-out loss of the kept weights in each band of noise levels.
         num_train: number of training points.

@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -41,6 +41,9 @@ from scoresample.training._loss import LossName
 from scoresample.training._penalties import PenaltyName
 from scoresample.training._resume import Progress, load_progress, run_fingerprint, save_progress
 from scoresample.training._scale import smallest_scale
+
+Keep = Literal["best", "last"]
+"""Which weights a training returns."""
 
 _LEVEL_BANDS = 8
 _SECONDS_BEFORE_SHOWN = 2.0
@@ -80,6 +83,7 @@ def fit_score(
     ema_decay: float = 0.999,
     validation_fraction: float = 0.1,
     patience: int | None = 100,
+    keep: Keep = "best",
     sigma_range: tuple[float, float] = (0.005, 20.0),
     standardise: Standardise = "coordinates",
     support: Any = None,
@@ -90,8 +94,8 @@ def fit_score(
     """Learn the score of noised data by score matching.
 
     Data are standardised; a denoiser learns ``E[z | z + s e]`` for noise levels s; the weights are averaged over steps,
-    and the average with the smallest held-out loss is kept. The denoiser serves any noise process. Whole epochs run on
-    the device.
+    and the average with the smallest held-out loss is kept (or the last, see `keep`). The denoiser serves any noise
+    process. Whole epochs run on the device.
 
     Arguments:
         data: an array (n, ...), a tree of arrays with one leading axis, or a sampler's `Draws`, whose `constrain` the
@@ -129,6 +133,10 @@ def fit_score(
         ema_decay: decay of the exponential average of the weights, per step.
         validation_fraction: held-out share of the data, or of the first buffer.
         patience: stop after this many epochs without a new best held-out loss, or None to run them all.
+        keep: which averaged weights the score has: ``"best"``, those with the smallest held-out loss, which end the
+            training early where it begins to remember its points; or ``"last"``, those after the last epoch, as where
+            nothing was held out: to see what a training without that protection does. Both train alike, so a finished
+            `checkpoint` gives the ones and the others.
         sigma_range: noise levels, in standard deviations of the data.
         standardise: what is given zero mean and unit variance: ``"coordinates"``, each by itself; ``"arrays"``, each
             array as a whole (images); ``"none"``.
@@ -179,6 +187,7 @@ def fit_score(
         ("loss", loss, LossName),
         ("weighting", weighting, Weighting),
         ("standardise", standardise, Standardise),
+        ("keep", keep, Keep),
     ):
         if value not in get_args(options):
             raise ValueError(f"`{name}` must be one of {list(get_args(options))}, got {value!r}.")
@@ -273,7 +282,7 @@ def fit_score(
             if checkpoint is not None and done.epochs:
                 save_progress(checkpoint, fingerprint, state, done)
 
-    fitted = eqx.combine(state.best, static).inner
+    fitted = eqx.combine(state.best if keep == "best" else state.moving.average, static).inner
     if members is not None:
         fitted = DenoiserEnsemble(fitted, members)
     edges, by_level = _loss_by_level(VectorDenoiser(fitted, layout), validation, low, high)
@@ -281,7 +290,7 @@ def fit_score(
         train_loss=np.array(done.train),
         validation_loss=np.array(done.held_out),
         validation_epochs=np.array(done.held_out_epochs),
-        best_epoch=done.best_epoch,
+        best_epoch=done.best_epoch if keep == "best" else done.held_out_epochs[-1],
         level_edges=edges,
         loss_by_level=by_level,
         num_train=num_train,

@@ -243,6 +243,20 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
     np.testing.assert_array_equal(jax.tree.leaves(again.fn)[0], jax.tree.leaves(whole.fn)[0])
 
 
+def test_one_training_gives_the_best_weights_and_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both train alike, so a finished file serves both without another step."""
+    data = correlated(300)
+    settings: dict[str, Any] = {"network": gain(0.0), "learning_rate": 0.5, "num_epochs": 8}
+    best, last = (fit(data, keep=keep, **settings) for keep in ("best", "last"))
+    assert best.fn.network.weight != last.fn.network.weight
+    fit(data, checkpoint=tmp_path / "run", **settings)
+    with monkeypatch.context() as patched:
+        interrupted_at(0, patched)
+        again = fit(data, checkpoint=tmp_path / "run", keep="last", **settings)
+    assert again.fn.network.weight == last.fn.network.weight
+    assert again.record.best_epoch == last.record.best_epoch
+
+
 def test_a_stream_resumes_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = correlated(400)
 

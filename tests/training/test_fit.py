@@ -258,6 +258,20 @@ def test_the_kept_weights_are_those_of_the_best_epoch() -> None:
     assert abs(float(long.fn.network.weight)) < 0.5
 
 
+def test_the_last_weights_are_kept_on_request() -> None:
+    """With one step an epoch and a rate that only grows, the last weights are far from the best."""
+    data = np.random.default_rng(0).normal(size=(300, 2))
+    settings: dict[str, Any] = {"network": gain(0.0), "batch_size": 300, "learning_rate": 0.5, "patience": None}
+    best, last = (fit(data, num_epochs=30, keep=keep, **settings) for keep in ("best", "last"))
+    np.testing.assert_array_equal(best.record.validation_loss, last.record.validation_loss)
+    assert last.record.best_epoch == 29
+    assert last.record.best_loss == best.record.validation_loss[-1] > best.record.best_loss
+    # What the record says of the kept weights is measured on them: the levels' losses average to the whole.
+    for score in (best, last):
+        assert score.record.loss_by_level.mean() == pytest.approx(score.record.best_loss, rel=1e-3)
+    assert abs(float(last.fn.network.weight)) > 2 * abs(float(best.fn.network.weight))
+
+
 def test_weights_are_averaged_over_steps() -> None:
     """A young average follows the weights: of the second step's, the first that moves, it takes nine elevenths."""
     data = correlated(200)
@@ -422,6 +436,7 @@ def test_settings_that_cannot_be_used_are_named() -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"weighting": "flat"}, "`weighting` must be one of"),
         ({"loss": "slice"}, "`loss` must be one of"),
+        ({"keep": "first"}, "`keep` must be one of"),
         ({"parametrisation": "eps"}, "`parametrisation` must be one of"),
         ({"penalties": {"fpe": 1.0}}, "`penalties`: names are"),
         ({"penalties": {"score-fpe": -1.0}}, "`penalties`: the weight of score-fpe"),
