@@ -177,8 +177,11 @@ def memories(num: int, deltas: tuple[float, ...]) -> dict[str, Any]:
     }
     found: dict[str, Any] = {"spacing": float(scores["score of the points"].spacing), "rows": [], "verdicts": {}}
     runs, last = {}, {}
+    neighbours = np.sort(np.linalg.norm(training[:, None, :2] - training[None, :, :2], axis=2), axis=1)[:, 1]
     for place, delta in enumerate(deltas):
         row: dict[str, Any] = {"delta": delta, "noise": float(np.sqrt(np.expm1(2 * delta)))}
+        # A copy at the distance r = noise sqrt(D - 1) counts if its second nearest point is beyond 3 r.
+        row["copies"] = float(np.mean(neighbours > np.sqrt(8 * (SIZE - 1)) * row["noise"]))
         for number, (name, path) in enumerate(scores.items()):
             if float(path.log_snr_range[1]) < -np.log(row["noise"]):
                 continue
@@ -315,12 +318,16 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
         "## Memorised fraction",
         f"Draws of which the nearest of {MEMORY_POINTS} points is three times nearer than the second nearest. On a "
         "curve that happens to a third of all new points; noise that is large against the spacing "
-        f"({memory['spacing']:.3g}) hides it.",
+        f"({memory['spacing']:.3g}) hides it, also that of copies: one with noise of the size s in all {SIZE} "
+        f"directions is s sqrt({SIZE - 1}) from its point, and counts only if that point's neighbour is sqrt(8) times "
+        "as far. The "
+        "last column is the share of the points for which that is so: what the score of the points is to reach, and "
+        "why it is .9 only at a smaller delta than 1e-7.",
         table(
-            ["delta", "noise/spacing", *names, "chance"],
+            ["delta", "noise/spacing", *names, "chance", "copies that can be seen"],
             [[f"{r['delta']:g}", f"{r['noise'] / memory['spacing']:.3g}",
-              *(f"{r[n]:.3f} ± {r[f'{n} se']:.3f}" if n in r else "-" for n in names), f"{r['chance']:.3f}"]
-             for r in memory["rows"]],
+              *(f"{r[n]:.3f} ± {r[f'{n} se']:.3f}" if n in r else "-" for n in names), f"{r['chance']:.3f}",
+              f"{r['copies']:.3f}"] for r in memory["rows"]],
         ),
         "What `compare()` says of both at the last delta:",
         "\n".join(f"- {name}: {verdict}" for name, verdict in memory["verdicts"].items()),
@@ -339,7 +346,12 @@ def draw(cells: dict[str, Any], out: Path) -> None:
         x, y = np.array(rows).T
         axes.plot(x * (1 - 0.06 * place), y * (1 - 0.06 * place), "o", ms=2, color=COLOURS[place], label=name)
     axes.plot(*(1.06 * points.T), "k|", ms=5, label="the points")
-    axes.set(title=f"draws at delta = {memory['rows'][-1]['delta']:g}", xlim=(0.1, 1.15), ylim=(-0.1, 0.95), aspect=1)
+    axes.set(
+        title=f"draws at delta = {memory['rows'][-1]['delta']:g}, set apart",
+        xlim=(0.1, 1.15),
+        ylim=(-0.1, 0.95),
+        aspect=1,
+    )
     axes.legend(frameon=False, fontsize=8, loc="lower left")
     axes = panels[0, 1]
     for place, name in enumerate(("true score", "score of the points", "the same, smoothed")):
@@ -356,7 +368,7 @@ def draw(cells: dict[str, Any], out: Path) -> None:
                   label=f"{name}: {result['verdict']}")  # fmt: skip
     axes.axhspan(1 - DISTANCE_BAND, 1 + DISTANCE_BAND, color="0.9", zorder=0)
     axes.set(xscale="log", xlabel="delta", title="distance to the circle / that of noise alone", ylim=(0.8, 1.6))
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.legend(frameon=False, fontsize=8, loc="center")
     axes = panels[1, 1]
     for place, (name, result) in enumerate(cells["dimensions"].items()):
         held = np.array(result["flipd"])
