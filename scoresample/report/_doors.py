@@ -51,74 +51,44 @@ def validated_runs(results: Any, reference: Any) -> tuple[dict[str, Draws], str 
 
 def validated_scores(scores: Any) -> dict[str, ScoreHealth]:
     """The scores' health by name; empty if there is none."""
-    if scores is None:
-        return {}
-    if not isinstance(scores, Mapping):
-        came = type(scores).__name__
-        raise TypeError(f"`scores` must map names to ScoreHealth, but a {came} came: {{'learned score': health}}.")
-    for name, health in scores.items():
-        if not isinstance(name, str) or not isinstance(health, ScoreHealth):
-            came = f"{type(name).__name__} -> {type(health).__name__}"
-            raise TypeError(
-                f"`scores` must map names to ScoreHealth, but {came} came. Pass what `score_health` returned."
-            )
-    return dict(scores)
+    return _validated(scores, "scores", ScoreHealth, "score_health")
 
 
 def validated_manifolds(manifolds: Any) -> dict[str, ManifoldHealth]:
     """What is known of the manifolds by name of the score; empty if there is nothing."""
-    if manifolds is None:
-        return {}
-    if not isinstance(manifolds, Mapping):
-        came = type(manifolds).__name__
-        raise TypeError(
-            f"`manifolds` must map names to ManifoldHealth, but a {came} came: {{'learned score': health}}."
-        )
-    for name, health in manifolds.items():
-        if not isinstance(name, str) or not isinstance(health, ManifoldHealth):
-            came = f"{type(name).__name__} -> {type(health).__name__}"
-            raise TypeError(
-                f"`manifolds` must map names to ManifoldHealth, but {came} came. Pass what `manifold_health` returned."
-            )
-    return dict(manifolds)
+    return _validated(manifolds, "manifolds", ManifoldHealth, "manifold_health")
 
 
 def validated_budgets(budgets: Any, runs: Mapping[str, Draws]) -> dict[str, SamplingBudget]:
     """The budgets by name of the run; empty if there are none."""
-    if budgets is None:
-        return {}
-    if not isinstance(budgets, Mapping):
-        came = type(budgets).__name__
-        raise TypeError(f"`budgets` must map names of runs to SamplingBudget, but a {came} came: {{'SDE': budget}}.")
-    for name, budget in budgets.items():
-        if not isinstance(name, str) or not isinstance(budget, SamplingBudget):
-            came = f"{type(name).__name__} -> {type(budget).__name__}"
-            raise TypeError(
-                f"`budgets` must map names of runs to SamplingBudget, but {came} came. Pass what `sampling_budget` "
-                "returned."
-            )
-        if name not in runs:
-            raise ValueError(f"`budgets` names {name!r}, but the results are {listed(list(runs), 20)}. Name one.")
-    return dict(budgets)
+    return _validated(budgets, "budgets", SamplingBudget, "sampling_budget", runs)
 
 
 def validated_memorisation(memorisation: Any, runs: Mapping[str, Draws]) -> dict[str, Memorisation]:
     """What was found about copies of the training set, by name of the run; empty if nothing was."""
-    if memorisation is None:
+    return _validated(memorisation, "memorisation", Memorisation, "memorisation", runs)
+
+
+def _validated[Found](
+    values: Any, argument: str, kind: type[Found], maker: str, runs: Mapping[str, Draws] | None = None
+) -> dict[str, Found]:
+    """What a diagnostic found, by name of the score or, where `runs` are given, of one of them."""
+    if values is None:
         return {}
-    if not isinstance(memorisation, Mapping):
-        came = type(memorisation).__name__
-        raise TypeError(f"`memorisation` must map names of runs to Memorisation, but a {came} came: {{'SDE': found}}.")
-    for name, found in memorisation.items():
-        if not isinstance(name, str) or not isinstance(found, Memorisation):
+    names = "names" if runs is None else "names of runs"
+    example = "'learned score'" if runs is None else "'SDE'"
+    if not isinstance(values, Mapping):
+        came = f"a {type(values).__name__} came: {{{example}: {maker}(...)}}"
+        raise TypeError(f"`{argument}` must map {names} to {kind.__name__}, but {came}.")
+    for name, found in values.items():
+        if not isinstance(name, str) or not isinstance(found, kind):
             came = f"{type(name).__name__} -> {type(found).__name__}"
             raise TypeError(
-                f"`memorisation` must map names of runs to Memorisation, but {came} came. Pass what `memorisation` "
-                "returned."
+                f"`{argument}` must map {names} to {kind.__name__}, but {came} came. Pass what `{maker}` returned."
             )
-        if name not in runs:
-            raise ValueError(f"`memorisation` names {name!r}, but the results are {listed(list(runs), 20)}. Name one.")
-    return dict(memorisation)
+        if runs is not None and name not in runs:
+            raise ValueError(f"`{argument}` names {name!r}, but the results are {listed(list(runs), 20)}. Name one.")
+    return dict(values)
 
 
 def _layout(draws: Draws) -> str:
