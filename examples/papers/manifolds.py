@@ -199,6 +199,14 @@ def memories(num: int, deltas: tuple[float, ...]) -> dict[str, Any]:
     return found
 
 
+def frozen(relative: float) -> float:
+    """What steps of kappa make of the distance, at all small delta, with the score times 1 + `relative`.
+
+    Across the circle, in the direction of one coordinate, ``y' = (1 - (1 + b) kappa) y + sqrt(2 kappa tau) z``.
+    """
+    return float(np.sqrt(KAPPA / (1 - KAPPA - (1 - (1 + relative) * KAPPA) ** 2)))
+
+
 def goals(cells: dict[str, Any]) -> list[Goal]:
     """What the paper and its diagnostics promise."""
     found = []
@@ -286,7 +294,9 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
         ),
         "## Distance to a circle in 20 dimensions",
         "Root mean square distance of draws to the circle, with the score in closed form and with that of 20,000 "
-        "points. Noise of the time delta alone makes it sqrt(2 delta (D-1)): the sampler adds nothing to it.",
+        "points. Noise of the time delta alone makes it sqrt(2 delta (D-1)). A score that is frozen over steps of "
+        f"kappa = {KAPPA} makes that {frozen(0.0):.3f} times as large: across the circle the variance c tau goes over "
+        "into c (1 - kappa)^2 tau + 2 kappa tau with each step, so c = 2/(1 - kappa).",
         table(
             ["delta", "N", "closed form", "points", "sqrt(2 delta (D-1))"],
             [[f"{r['delta']:g}", f"{r['N']:.0f}", f"{r['closed form']:.4f}", f"{r['points']:.4f}",
@@ -306,9 +316,10 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
         ),
         "## Three scores of one circle",
         f"The true score; the same with {TILT} added to its first coordinate at all levels; and the same times "
-        f"{1 + RELATIVE:g}, whose error grows like 1/sigma. In the normal directions the last leaves a variance of "
+        f"{1 + RELATIVE:g}, whose error grows like 1/sigma. Across the circle the last leaves a variance of "
         f"``2 tau/(1 + 2b)`` at time tau, with b = {RELATIVE}, instead of ``2 tau``: a ratio of "
-        f"{(1 + 2 * RELATIVE) ** -0.5:.3f}, however small delta is. The energy is the KL divergence between the paths.",
+        f"{(1 + 2 * RELATIVE) ** -0.5:.3f} (with these steps {frozen(RELATIVE):.3f}), however small delta is. The "
+        "energy is the KL divergence between the paths, over the levels that samplers use.",
         table(
             ["score", *(f"ratio at {row[0]:g}" for row in next(iter(cells["theorem"].values()))["rows"]),
              "share right", "energy", "verdict"],
