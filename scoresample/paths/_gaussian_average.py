@@ -10,6 +10,7 @@ the sum, for one y. Three ways, of which one is taken:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from jaxtyping import Array
 from scoresample.paths._points import BLOCK, PointSet
 
 _NEAREST_BLOCKS = 32
+_GROUP = 4
+"""Blocks whose differences are taken at once: 32 points for each y, which bounds the memory."""
 _SMALL = 2048
 """Up to so many points all distances are taken exactly where the expansion fails."""
 _TOLERATED = 0.03
@@ -27,6 +30,8 @@ _NEGLIGIBLE = 15.0
 
 Average = tuple[Array, Array]
 """The log of the sum of weights, a scalar, and the average offset, shape (dimension,)."""
+Visit = tuple[Array, Callable[[Array], Array]]
+"""Log weights of some points, and the sum of what is averaged under weights of that shape."""
 
 
 def gaussian_average(
@@ -48,35 +53,45 @@ def gaussian_average(
     variance = variance.astype(y.dtype)
     y = y - points.centre.astype(y.dtype)
 
+    chunks = points._replace(centre=None, squared_radius=None)
+
     def log_weights(chunk: PointSet) -> Array:
         own = chunk.log_weights.astype(y.dtype)
         if log_factor is None or chunk.features is None:
             return own
         return own + log_factor(chunk.features.astype(y.dtype))
 
-    def exactly() -> Average:
-        def logits(chunk: PointSet) -> Array:
-            return log_weights(chunk) - jnp.sum((chunk.points.astype(y.dtype) - y) ** 2, axis=-1) / (2 * variance)
+    def at_distances(chunk: PointSet) -> Visit:
+        differences = chunk.points.astype(y.dtype) - y
+        logits = log_weights(chunk) - jnp.sum(differences**2, axis=-1) / (2 * variance)
+        return logits, lambda weights: jnp.sum(weights[..., None] * differences, axis=(0, 1))
 
-        def sums(weights: Array, chunk: PointSet) -> Array:
-            return jnp.sum(weights[..., None] * (chunk.points.astype(y.dtype) - y), axis=(0, 1))
-
-        return _in_chunks(logits, sums, points, y)
+    def at_products(chunk: PointSet) -> Visit:
+        x = chunk.points.astype(y.dtype)
+        # Subtracted: XLA fuses the product into an addition on the CPU, and then takes three times as long.
+        logits = (log_weights(chunk) - jnp.sum(x**2, axis=-1) / (2 * variance)) - _products(x, -y / variance)
+        return logits, lambda weights: jnp.einsum("rc,rcd->d", weights, x, precision=jax.lax.Precision.HIGHEST)
 
     def expanded() -> Average:
-        def logits(chunk: PointSet) -> Array:
-            x = chunk.points.astype(y.dtype)
-            # Subtracted: XLA fuses the product into an addition on the CPU, and then takes three times as long.
-            return (log_weights(chunk) - jnp.sum(x**2, axis=-1) / (2 * variance)) - _products(x, -y / variance)
-
-        def sums(weights: Array, chunk: PointSet) -> Array:
-            return jnp.einsum("rc,rcd->d", weights, chunk.points.astype(y.dtype), precision=jax.lax.Precision.HIGHEST)
-
-        log_sum, mean = _in_chunks(logits, sums, points, y)
+        log_sum, mean = _running_softmax(at_products, chunks, y)
         return log_sum - jnp.sum(y**2) / (2 * variance), mean - y
 
+    def exactly() -> Average:
+        few = jax.tree.map(lambda leaf: leaf.reshape(-1, _GROUP, BLOCK, *leaf.shape[3:]), chunks)
+        return _running_softmax(at_distances, few, y)
+
     def nearest() -> Average:
-        average, unsure = _over_nearest(y, variance, points, log_weights)
+        lifted = _least_distances(jax.lax.stop_gradient(y), variance, chunks, log_weights)
+        # Without the barrier XLA sorts all blocks on the CPU, which takes ten times as long as everything else.
+        negative, which = jax.lax.optimization_barrier(jax.lax.top_k(-lifted.ravel(), _NEAREST_BLOCKS + 1))
+        groups = jnp.stack(jnp.divmod(which[:_NEAREST_BLOCKS], lifted.shape[1]), axis=1).reshape(-1, _GROUP, 2)
+
+        def near(places: Array) -> Visit:
+            return at_distances(jax.tree.map(lambda leaf: leaf[places[:, 0], :, places[:, 1]], chunks))
+
+        average = _running_softmax(near, groups, y)
+        others = jnp.where(lifted >= -negative[-1], -lifted, -jnp.inf)
+        unsure = _may_count(jax.lax.stop_gradient(y), variance, points, others, average[0])
         return jax.lax.cond(_any(jax.lax.stop_gradient(unsure)), exactly, lambda: average)
 
     small = points.log_weights.size <= _SMALL
@@ -88,58 +103,43 @@ def _products(x: Array, y: Array) -> Array:
     return jnp.einsum("rcd,d->rc", x, y, precision=jax.lax.Precision.HIGHEST)
 
 
-def _in_chunks(
-    logits: Callable[[PointSet], Array], sums: Callable[[Array, PointSet], Array], points: PointSet, like: Array
-) -> Average:
-    """A running softmax over the chunks: the log of the sum of weights, and the sum of `sums` under the softmax."""
+def _running_softmax(visit: Callable[[Any], Visit], visited: Any, like: Array) -> Average:
+    """A softmax over everything that is visited: the log of the sum of weights, and the average under the weights."""
 
     @jax.checkpoint
-    def add(carry: tuple[Array, Array, Array], chunk: PointSet) -> tuple[tuple[Array, Array, Array], None]:
+    def add(carry: tuple[Array, Array, Array], place: Any) -> tuple[tuple[Array, Array, Array], None]:
         largest, total, mean = carry
-        here = logits(chunk)
-        new = jnp.maximum(largest, jax.lax.stop_gradient(jnp.max(here)))
+        logits, summed = visit(place)
+        new = jnp.maximum(largest, jax.lax.stop_gradient(jnp.max(logits)))
         safe = jnp.where(jnp.isneginf(new), 0.0, new)
-        shrink, weights = jnp.exp(largest - safe), jnp.exp(here - safe)
-        return (new, shrink * total + jnp.sum(weights), shrink * mean + sums(weights, chunk)), None
+        shrink, weights = jnp.exp(largest - safe), jnp.exp(logits - safe)
+        return (new, shrink * total + jnp.sum(weights), shrink * mean + summed(weights)), None
 
     start = (jnp.full((), -jnp.inf, like.dtype), jnp.zeros((), like.dtype), jnp.zeros_like(like))
-    (largest, total, mean), _ = jax.lax.scan(add, start, points._replace(centre=None, squared_radius=None))
+    (largest, total, mean), _ = jax.lax.scan(add, start, visited)
     return largest + jnp.log(total), mean / total
 
 
-def _over_nearest(
-    y: Array, variance: Array, points: PointSet, log_weights: Callable[[PointSet], Array]
-) -> tuple[Average, Array]:
-    """The average over the blocks with the nearest points, and whether others may count.
-
-    The points of a block left out weigh at most as much as its nearest one each, by the expansion and its rounding.
-    """
-    here = jax.lax.stop_gradient(y)
+def _least_distances(y: Array, variance: Array, chunks: PointSet, log_weights: Callable[[PointSet], Array]) -> Array:
+    """For each block the least ``|x - y|^2 - |y|^2 - 2 v log w`` of its points, by products: (chunks, columns)."""
 
     def least(_: None, chunk: PointSet) -> tuple[None, Array]:
         x = chunk.points.astype(y.dtype)
-        lifted = (jnp.sum(x**2, axis=-1) - 2 * variance * log_weights(chunk)) - _products(x, 2 * here)
+        lifted = (jnp.sum(x**2, axis=-1) - 2 * variance * log_weights(chunk)) - _products(x, 2 * y)
         return None, jax.lax.stop_gradient(jnp.min(lifted, axis=0))
 
-    chunks = points._replace(centre=None, squared_radius=None)
-    _, lifted = jax.lax.scan(least, None, jax.lax.stop_gradient(chunks))
-    # Without the barrier XLA sorts all blocks on the CPU, which takes ten times as long as everything else.
-    negative, which = jax.lax.optimization_barrier(jax.lax.top_k(-lifted.ravel(), _NEAREST_BLOCKS + 1))
-    which = jnp.stack(jnp.divmod(which[:_NEAREST_BLOCKS], lifted.shape[1]))
+    return jax.lax.scan(least, None, jax.lax.stop_gradient(chunks))[1]
 
-    def taken(leaf: Array) -> Array:
-        return leaf[which[0], :, which[1]]
 
-    near = jax.tree.map(taken, chunks)
-    differences = near.points.astype(y.dtype) - y
-    logits = log_weights(near) - jnp.sum(differences**2, axis=-1) / (2 * variance)
-    log_sum = jax.nn.logsumexp(logits)
-    offset = jnp.sum(jax.nn.softmax(logits.ravel())[:, None] * differences.reshape(-1, y.size), axis=0)
-    reach = (jnp.linalg.norm(here) + jnp.sqrt(points.squared_radius.astype(y.dtype))) ** 2
+def _may_count(y: Array, variance: Array, points: PointSet, others: Array, log_sum: Array) -> Array:
+    """Whether the blocks left out may weigh anything against a sum of weights.
+
+    Each of a block's points weighs at most as much as the nearest of them, which is known up to rounding.
+    """
+    reach = (jnp.linalg.norm(y) + jnp.sqrt(points.squared_radius.astype(y.dtype))) ** 2
     rounding = jnp.finfo(y.dtype).eps * (1 + 0.25 * y.size**0.5) * reach
-    others = jnp.where(lifted >= -negative[-1], -lifted, -jnp.inf) - jnp.sum(here**2)
-    left_out = jnp.log(float(BLOCK)) + jax.nn.logsumexp((others + rounding) / (2 * variance))
-    return (log_sum, offset), left_out - log_sum > -_NEGLIGIBLE
+    left_out = jax.nn.logsumexp((others - jnp.sum(y**2) + rounding) / (2 * variance))
+    return jnp.log(float(BLOCK)) + left_out - log_sum > -_NEGLIGIBLE
 
 
 @jax.custom_batching.custom_vmap
