@@ -179,6 +179,45 @@ def test_location_and_scale_move_the_noise() -> None:
     assert np.isclose(framed.logdensity(x, t) + np.log(scale).sum(), plain.logdensity((x - location) / scale, t))
 
 
+@pytest.mark.parametrize("condition", [None, 2])
+def test_points_in_another_frame_are_those_noised_there(condition: int | None) -> None:
+    """Far from the origin, where single precision of a position is a visible part of a standard coordinate."""
+    points = np.array([900.0, -3.0, 0.0]) + np.array([0.01, 2.0, 1.0]) * circle(400, 3)
+    old: dict[str, Any] = {"location": jnp.array([1.0, 2.0, 3.0]), "scale": jnp.array([0.5, 2.0, 1.0])}
+    new: dict[str, Any] = {"location": jnp.array([900.0, 0.0, 5.0]), "scale": jnp.array([0.01, 2.0, 3.0])}
+    weights, labels = np.arange(400) % 3 + 1.0, np.arange(400) % 3
+    settings: dict[str, Any] = {"weights": weights, "conditions": labels}
+    first, second = (perturb(points, PROCESS, **frame, **settings) for frame in (old, new))
+    plain = perturb(points, PROCESS, **settings)
+    if condition is not None:
+        first, second, plain = (path.given(condition) for path in (first, second, plain))
+    for path in (first.in_frame(**new), plain.in_frame(**new)):
+        assert float(path.spacing) == pytest.approx(float(second.spacing), rel=1e-3)
+        assert np.allclose(path.log_snr_range, second.log_snr_range, atol=1e-3)
+        for got, want in zip(jax.tree.leaves(path.data_moments()), jax.tree.leaves(second.data_moments()), strict=True):
+            assert np.allclose(got, want, atol=1e-3)
+        for t in (0.3, 0.7):
+            z = second.sample_reference(jax.random.key(0), 6, t)
+            sigma = second.process.sigma(jnp.asarray(t))
+            for got, want in zip(both(path, z, jnp.asarray(t)), both(second, z, jnp.asarray(t)), strict=True):
+                assert np.allclose(got * sigma, want * sigma, atol=1e-2)
+    assert np.allclose(both(first, z, jnp.asarray(0.3))[0], both(plain, z, jnp.asarray(0.3))[0]) is False
+    back = second.in_frame()
+    assert back.frame.location is None
+    assert np.allclose(back.points.centre, plain.points.centre)
+    with pytest.raises(ValueError, match="`bandwidth`: smoothed points stay in the standard coordinates"):
+        perturb(points, ss.VP(), bandwidth=0.1).in_frame(**new)
+
+
+def test_points_far_from_the_origin_stay_where_they_are() -> None:
+    """A centre that is not a number of single precision moves no point."""
+    points = (1000.0003 + 1e-2 * np.random.default_rng(0).normal(size=(50, 2))).astype(np.float32).astype(np.float64)
+    path = perturb(points, PROCESS)
+    held = np.asarray(path.points.points, np.float64).swapaxes(1, 2).reshape(-1, 2)
+    held = np.unique(held + np.asarray(path.points.centre, np.float64), axis=0)
+    assert np.max(np.abs(held - np.unique(points, axis=0))) < 1e-8
+
+
 def test_a_tree_is_noised_like_its_coordinates_side_by_side() -> None:
     points = circle(30, 3).astype(np.float32)
     tree = {"a": points[:, :1], "b": {"c": points[:, 1], "d": points[:, 2].reshape(30, 1, 1)}}
@@ -213,6 +252,21 @@ def test_a_real_condition_weighs_points_by_a_kernel(sigma: float) -> None:
     z, t = jnp.asarray(points[:6] + 0.5 * sigma, jnp.float32), time_of(path, sigma)
     for got, want in zip(both(path.given(wanted), z, t), both(alone, z, t), strict=True):
         assert np.allclose(got * sigma, want * sigma, atol=3e-3)
+
+
+def test_conditions_far_from_zero_are_compared_as_precisely() -> None:
+    """Seconds since 1970: in single precision they are the same for two minutes."""
+    points, times = circle(300, 3), 10.0 * np.arange(300)
+    z = jnp.asarray(points[:6] + 0.1, jnp.float32)
+    late, early = (
+        perturb(points, PROCESS, conditions=start + times, condition_bandwidth=50.0).given(start + 1005.0)
+        for start in (1.7e9, 0.0)
+    )
+    t = time_of(early, 0.3)
+    weights = np.exp(-0.5 * ((times - 1005.0) / 50.0) ** 2)
+    for path in (late, early):
+        for got, want in zip(both(path, z, t), both(perturb(points, PROCESS, weights=weights), z, t), strict=True):
+            assert np.allclose(got, want, atol=2e-3)
 
 
 def test_every_particle_may_have_a_condition_of_its_own() -> None:
@@ -276,6 +330,22 @@ def test_one_point_is_a_point_mass() -> None:
 
 POINTS = np.random.default_rng(0).normal(size=(20, 2))
 DOORS: dict[str, tuple[Any, type[Exception], str]] = {
+    "complex": (lambda: perturb(POINTS + 1j, ss.VP()), TypeError, "`data` must be a density"),
+    "complex conditions": (
+        lambda: perturb(POINTS, ss.VP(), conditions=POINTS + 1j), ValueError, "`conditions` must be numbers",
+    ),
+    "no coordinates": (lambda: perturb(np.ones((5, 0)), ss.VP()), ValueError, "`data` needs one leading axis"),
+    "traced": (
+        lambda: jax.jit(lambda x: perturb(x, ss.VP())(x[0], 0.3))(POINTS), TypeError, "`data`: points .* are traced",
+    ),
+    "a label without weight": (
+        lambda: perturb(POINTS, ss.VP(), conditions=np.arange(20) % 2, weights=np.arange(20) % 2).given(0),
+        ValueError, "this label have weight zero",
+    ),
+    "nobody's condition": (
+        lambda: perturb(POINTS, ss.VP(), conditions=np.arange(20)).given(np.zeros(0, int)),
+        ValueError, r"must have shape \(\)",
+    ),
     "words": (lambda: perturb(np.array(["a"]), ss.VP()), TypeError, "`data` must be a density.*or points"),
     "lengths": (lambda: perturb({"a": POINTS, "b": POINTS[1:]}, ss.VP()), ValueError, "`data` needs one leading axis"),
     "nan": (lambda: perturb(POINTS * np.nan, ss.VP()), ValueError, "`data`: some values are not finite"),
