@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 import scoresample as ss
 from scoresample.paths import EmpiricalPerturbedScore, perturb, score_particles
+from scoresample.paths._gaussian_average import _over_nearest
 from scoresample.paths._points import spacing
 
 PROCESS = ss.VE(sigma_min=1e-5, sigma_max=50.0)
@@ -100,6 +101,35 @@ def test_a_position_far_from_all_points_is_drawn_to_the_nearest() -> None:
     t = time_of(path, 1e-3)
     clean = path.standard_denoise(z, t)
     assert np.allclose(clean, [4.0, 3.0, 3.0], atol=2e-3)
+
+
+def test_the_nearest_points_are_enough_where_they_say_so() -> None:
+    """All distances are taken only where the nearest points cannot be told, or are too many."""
+    points = circle(6000, 20)
+    path = perturb(points, PROCESS)
+    y = jnp.asarray(points[:16] + 5e-5 * np.random.default_rng(0).normal(size=(16, 20)), jnp.float32)
+
+    def unsure(y: Array, sigma: float, path: EmpiricalPerturbedScore) -> Array:
+        points = path.points._replace(features=None)
+        variance = jnp.asarray(sigma**2, jnp.float32)
+        return jax.vmap(lambda y: _over_nearest(y - points.centre, variance, points, lambda c: c.log_weights)[1])(y)
+
+    assert not np.any(unsure(y, 2e-4, path))
+    assert np.all(unsure(y, 0.5, path))
+    clusters = two_clusters(6000)
+    assert np.all(unsure(jnp.asarray(clusters[:16], jnp.float32), 3e-4, perturb(clusters, PROCESS)))
+
+
+def test_points_closer_than_the_rounding_of_squares_are_told_apart() -> None:
+    """Squares tell distances of 3e-4 apart here, neighbours are at 1e-5."""
+    rng = np.random.default_rng(3)
+    points = 1e-4 * rng.normal(size=(5000, 3)) + np.where(np.arange(5000)[:, None] < 2500, -0.6, 0.6)
+    points = points.astype(np.float32).astype(np.float64)
+    path = perturb(points, ss.VE(1e-7, 50.0))
+    t = path.process.time(-jnp.log(1e-6))
+    denoise = jax.vmap(path.standard_denoise, in_axes=(0, None))
+    clean = np.asarray(denoise(jnp.asarray(points[:40], jnp.float32), t), np.float64)
+    assert np.max(np.abs(clean - points[:40])) < 3e-7
 
 
 @pytest.mark.parametrize("num", [500, 5000])
@@ -241,17 +271,21 @@ def test_a_label_chooses_its_points() -> None:
     assert np.allclose(both(path, z, t)[0], both(everything, z, t)[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("sigma", [0.2, 2e-4])
+@pytest.mark.parametrize("sigma", [0.2, 1.2e-3])
 def test_a_real_condition_weighs_points_by_a_kernel(sigma: float) -> None:
+    """Neighbours have conditions of their own, so that their weights count at the smallest noise too."""
     points = circle(3000, 3)
-    conditions = np.stack([points[:, 0], points[:, 1]], axis=1)
+    conditions = np.random.default_rng(0).normal(size=(3000, 2))
     path = perturb(points, PROCESS, conditions=conditions, condition_bandwidth=np.array([0.3, 0.5]))
-    wanted = np.array([3.5, 3.2])
-    weights = np.exp(-0.5 * np.sum(((conditions - wanted) / [0.3, 0.5]) ** 2, axis=1))
-    alone = perturb(points, PROCESS, weights=weights)
-    z, t = jnp.asarray(points[:6] + 0.5 * sigma, jnp.float32), time_of(path, sigma)
-    for got, want in zip(both(path.given(wanted), z, t), both(alone, z, t), strict=True):
-        assert np.allclose(got * sigma, want * sigma, atol=3e-3)
+    wanted = np.array([0.5, 0.2])
+    log_weights = -0.5 * np.sum(((conditions - wanted) / [0.3, 0.5]) ** 2, axis=1)
+    t = time_of(path, sigma)
+    sigma = float(path.process.sigma(t))
+    z = jnp.asarray(points[:24] + sigma * np.random.default_rng(1).normal(size=(24, 3)), jnp.float32)
+    got, got_log = both(path.given(wanted), z, t)
+    want, want_log = reference(np.asarray(z, np.float64), points, sigma, log_weights)
+    assert np.max(np.abs(np.asarray(got) - want)) * sigma < 1e-2
+    assert np.max(np.abs(np.asarray(got_log) - want_log)) < 0.05
 
 
 def test_conditions_far_from_zero_are_compared_as_precisely() -> None:
