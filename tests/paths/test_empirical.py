@@ -120,6 +120,19 @@ def test_the_nearest_points_are_enough_where_they_say_so() -> None:
     assert np.all(unsure(jnp.asarray(clusters[:16], jnp.float32), 3e-4, perturb(clusters, PROCESS)))
 
 
+def test_one_particle_among_many_points_is_enough_to_take_all_distances() -> None:
+    """The first particle, at a point of its own, could do without."""
+    points = np.concatenate([two_clusters(6000), np.full((1, 3), 5.0)])
+    path = perturb(points, PROCESS)
+    t = time_of(path, 1e-3)
+    z = jnp.asarray(points[[-1, 0, 1]], jnp.float32)
+    sigma = float(path.process.sigma(t))
+    got, got_log = both(path, z, t)
+    want, want_log = reference(np.asarray(z, np.float64), points, sigma)
+    assert np.max(np.abs(np.asarray(got) - want)) * sigma < 1e-2
+    assert np.max(np.abs(np.asarray(got_log) - want_log)) < 0.05
+
+
 def test_points_closer_than_the_rounding_of_squares_are_told_apart() -> None:
     """Squares tell distances of 3e-4 apart here, neighbours are at 1e-5."""
     rng = np.random.default_rng(3)
@@ -271,11 +284,11 @@ def test_a_label_chooses_its_points() -> None:
     assert np.allclose(both(path, z, t)[0], both(everything, z, t)[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("sigma", [0.2, 1.2e-3])
-def test_a_real_condition_weighs_points_by_a_kernel(sigma: float) -> None:
+@pytest.mark.parametrize(("num", "sigma"), [(3000, 0.2), (3000, 1.2e-3), (1000, 1.2e-3)])
+def test_a_real_condition_weighs_points_by_a_kernel(num: int, sigma: float) -> None:
     """Neighbours have conditions of their own, so that their weights count at the smallest noise too."""
-    points = circle(3000, 3)
-    conditions = np.random.default_rng(0).normal(size=(3000, 2))
+    points = circle(num, 3)
+    conditions = np.random.default_rng(0).normal(size=(num, 2))
     path = perturb(points, PROCESS, conditions=conditions, condition_bandwidth=np.array([0.3, 0.5]))
     wanted = np.array([0.5, 0.2])
     log_weights = -0.5 * np.sum(((conditions - wanted) / [0.3, 0.5]) ** 2, axis=1)
