@@ -53,7 +53,8 @@ def point_stop_check(noise_left: float, spacing: float) -> Check:
     The exact score of points with noise gives back the points where the noise is small against their spacing.
 
     Arguments:
-        noise_left: sigma/alpha where sampling stopped, in standard coordinates.
+        noise_left: sigma/alpha where sampling stopped, in standard coordinates; with a bandwidth h of the points
+            ``sqrt((sigma/alpha)^2 + h^2)``.
         spacing: median distance of a point to its nearest neighbour there.
 
     Returns:

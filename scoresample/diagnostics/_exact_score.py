@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scoresample.paths import AbstractPerturbedScore, PerturbedDensity, ReclockedScore, check_concrete, perturb
+from scoresample.paths import (
+    AbstractPerturbedScore,
+    EmpiricalPerturbedScore,
+    PerturbedDensity,
+    ReclockedScore,
+    check_concrete,
+    perturb,
+)
 from scoresample.scores import AbstractExactDensity, Gaussian, GaussianMixture, Position, check_structure
 
 
@@ -13,7 +20,7 @@ def check_perturbed(score: AbstractPerturbedScore, exact: AbstractPerturbedScore
 
     Raises:
         TypeError: if one is no perturbed score, or is traced.
-        ValueError: if the score holds conditions.
+        ValueError: if one holds a condition for each particle.
     """
     for name, path in (("score", score), ("exact", exact)):
         if not (isinstance(path, AbstractPerturbedScore) or (name == "exact" and path is None)):
@@ -22,8 +29,9 @@ def check_perturbed(score: AbstractPerturbedScore, exact: AbstractPerturbedScore
                 "PerturbedScore(network, process) or perturb(density, process)."
             )
     check_concrete(score)
-    if score.condition_axes() is not None:
-        raise ValueError("`score` holds a condition for each particle. Measure it under one condition at a time.")
+    for name, path in (("score", score), ("exact", exact)):
+        if path is not None and path.condition_axes() is not None:
+            raise ValueError(f"`{name}` holds a condition for each particle. Measure it under one condition at a time.")
 
 
 def in_coordinates_of(score: AbstractPerturbedScore, exact: AbstractPerturbedScore) -> AbstractPerturbedScore:
@@ -35,13 +43,17 @@ def in_coordinates_of(score: AbstractPerturbedScore, exact: AbstractPerturbedSco
     frames = [_affine(path) for path in (score, exact)]
     same = jax.tree.map(lambda a, b: bool(jnp.allclose(a, b, rtol=1e-5, atol=1e-6)), *frames)
     if not all(jax.tree.leaves(same)):
-        density = exact.density if isinstance(exact, PerturbedDensity) else None
-        if not isinstance(density, Gaussian | GaussianMixture):
-            raise ValueError(
-                "`exact` has another `location` and `scale` than `score`, so the two are noised differently. Give it "
-                "those of `score`, or pass perturb(density, process) of a Gaussian or a GaussianMixture."
-            )
-        exact = perturb(_standardised(density, *frames[0]), score.process)
+        match exact.inner if isinstance(exact, ReclockedScore) else exact:
+            case PerturbedDensity(density=Gaussian() | GaussianMixture() as density):
+                exact = perturb(_standardised(density, *frames[0]), score.process)
+            case EmpiricalPerturbedScore() as points if float(points.bandwidth) == 0:
+                exact = points.in_frame(*frames[0])
+            case _:
+                raise ValueError(
+                    "`exact` has another `location` and `scale` than `score`, so the two are noised differently. Give "
+                    "it those of `score`, or pass perturb(density, process) of a Gaussian or a GaussianMixture, or "
+                    "perturb(points, process) without a bandwidth."
+                )
     return exact.with_process(score.process)
 
 

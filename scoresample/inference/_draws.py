@@ -34,8 +34,8 @@ class Draws:
             ``n_steps``, ``tree_depth``, ``non_finite`` and the like.
         info: facts of the run: ``num_warmup``, ``num_evaluations`` (with the warm-up), ``compile_seconds``, ...
             Of path samplers on noised paths ``noise_left``, the noise sigma/alpha at which sampling stopped, and where
-            it is known ``smallest_scale``, the data's smallest standard deviation, or for points without one
-            ``point_spacing``, the median distance of neighbours; all in standard coordinates.
+            it is known ``smallest_scale``, the data's smallest standard deviation, and for points without a bandwidth
+            of that size ``point_spacing``, the median distance of neighbours; all in standard coordinates.
         nfe: score evaluations per draw, the warm-up not counted; nan if not known.
         seconds: wall clock of the call, compilation included; nan if not known.
         constrain: position -> named sites.

@@ -24,7 +24,13 @@ from scoresample.inference._draws import Draws, SamplingError
 from scoresample.inference._particles import run_particles
 from scoresample.inference._progress import compile_seconds, wants_progress
 from scoresample.inference._sharding import mesh_of
-from scoresample.paths import AbstractPerturbedScore, AbstractScorePath, EmpiricalPerturbedScore, TemperedPath
+from scoresample.paths import (
+    AbstractPerturbedScore,
+    AbstractScorePath,
+    EmpiricalPerturbedScore,
+    ReclockedScore,
+    TemperedPath,
+)
 from scoresample.samplers import (
     AbstractParticleSampler,
     AbstractPathSampler,
@@ -250,9 +256,12 @@ def _where_it_stopped(target: AbstractScorePath, plan: Any) -> dict[str, float]:
         return {}
     stop = {"noise_left": float(jnp.exp(-target.process.log_snr(plan.t_final)))}
     scale = target.smallest_scale()
-    if scale is None and isinstance(target, EmpiricalPerturbedScore) and float(target.spacing) > 0:
-        return stop | {"point_spacing": float(target.spacing)}
-    return stop if scale is None else stop | {"smallest_scale": float(scale)}
+    if scale is not None:
+        stop["smallest_scale"] = float(scale)
+    points = target.inner if isinstance(target, ReclockedScore) else target
+    if isinstance(points, EmpiricalPerturbedScore) and float(points.bandwidth) < float(points.spacing):
+        stop["point_spacing"] = float(points.spacing)
+    return stop
 
 
 def _normalising_constant(log_weights: np.ndarray) -> dict[str, float]:

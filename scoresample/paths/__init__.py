@@ -18,6 +18,7 @@ from scoresample.paths._frame import make_frame as make_frame
 from scoresample.paths._grid import Grid as Grid
 from scoresample.paths._grid import GridName as GridName
 from scoresample.paths._grid import Levels as Levels
+from scoresample.paths._grid import as_delta as as_delta
 from scoresample.paths._grid import check_concrete as check_concrete
 from scoresample.paths._grid import check_delta as check_delta
 from scoresample.paths._grid import check_grid as check_grid

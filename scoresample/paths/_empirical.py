@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
@@ -13,7 +14,7 @@ from scoresample.paths._frame import Frame, make_frame
 from scoresample.paths._gaussian_average import gaussian_average
 from scoresample.paths._perturbed import AbstractPerturbedScore, checked_range
 from scoresample.paths._perturbed_density import SIGMA_MIN_FRACTION
-from scoresample.paths._points import PointSet, make_point_set, spacing
+from scoresample.paths._points import PointSet, make_point_set, moved, spacing
 from scoresample.paths._process import AbstractNoiseProcess, check_process
 from scoresample.scores import Constrain, Position, Structure, named_sites, structure_of
 
@@ -67,6 +68,7 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
     constrain: Constrain
     moments: tuple[Position, Position]
     labels: Any = eqx.field(static=True)
+    feature_location: Array | None
     feature_scale: Array | None
     condition: Array | None
     log_evidence: Array | None
@@ -86,6 +88,11 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
     ) -> None:
         """Noise points; see [`perturb`][scoresample.perturb]."""
         check_process(process)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data)):
+            raise TypeError(
+                "`data`: points are laid out from concrete values, but these are traced (inside jit, grad or vmap). "
+                "Make the path outside, and pass it in."
+            )
         data = jax.tree.map(np.asarray, data)
         _check_data(data)
         self.structure = structure_of(jax.tree.map(lambda x: jnp.asarray(x[0], jnp.asarray(0.0).dtype), data))
@@ -94,19 +101,15 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
         standard = _standard(data, self.frame)
         number = len(standard)
         log_weights = _log_weights(weights, number)
-        self.labels, self.feature_scale, features = _features(conditions, condition_bandwidth, number)
+        self.labels, frame, features = _features(conditions, condition_bandwidth, number)
+        self.feature_location, self.feature_scale = frame
         self.points = make_point_set(standard, log_weights, features)
         own = spacing(standard)
         width = _bandwidth(bandwidth, own)
         self.bandwidth, self.spacing = (jnp.asarray(value, dtype=float) for value in (width, own))
         self.moments = self._moments(standard, np.exp(log_weights), width)
         self.condition, self.log_evidence = None, None
-        rounding = _ROUNDING_LEVELS * float(jnp.finfo(self.bandwidth.dtype).eps)
-        least = SIGMA_MIN_FRACTION * width if width else _SPACING_FRACTION * own
-        smallest = max(least, rounding * float(self.points.squared_radius) ** 0.5)
-        lowest, highest = (float(process.log_snr(jnp.asarray(t))) for t in (1.0, 0.0))
-        end = min(highest, -float(np.log(smallest))) if smallest > 0 else highest
-        self.log_snr_range = checked_range((lowest, end) if np.isfinite(end) else None, process)
+        self.log_snr_range = _range(self.points, process, width, own)
 
     def _moments(self, standard: np.ndarray, weights: np.ndarray, width: float) -> tuple[Position, Position]:
         mean = weights @ standard
@@ -117,6 +120,42 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
         leaves, tree = jax.tree.flatten(self.structure)
         parts = jnp.split(vector, np.cumsum([leaf.size for leaf in leaves])[:-1])
         return jax.tree.unflatten(tree, [p.reshape(leaf.shape) for p, leaf in zip(parts, leaves, strict=True)])
+
+    def in_frame(self, location: Position | None = None, scale: Position | None = None) -> "EmpiricalPerturbedScore":
+        """The score of the same points with noise that is isotropic in other standard coordinates.
+
+        Conditions and what was conditioned on stay.
+
+        Arguments:
+            location: what is subtracted before noise is added, a tree like a position or a number.
+            scale: what the points are divided by, likewise.
+
+        Raises:
+            ValueError: if there is a bandwidth, which would be another one for each coordinate, or a setting does not
+                fit the points.
+        """
+        if float(self.bandwidth) > 0:
+            raise ValueError(
+                "`bandwidth`: smoothed points stay in the standard coordinates that they were smoothed in. Make them "
+                "in the others: perturb(points, process, bandwidth=..., location=..., scale=...)."
+            )
+        frame = make_frame(location, scale, self.structure)
+        (old_location, old_scale), (new_location, new_scale) = (
+            tuple(_vector(part, self.structure, start) for part, start in ((f.location, 0.0), (f.scale, 1.0)))
+            for f in (self.frame, frame)
+        )
+        factor, shift = old_scale / new_scale, (old_location - new_location) / new_scale
+        points = moved(self.points, factor, shift)
+        standard = (np.asarray(leaf, np.float64) for leaf in (points.centre, points.points))
+        standard = np.add(*standard).reshape(-1, factor.size)
+        weights, own = np.exp(np.asarray(points.log_weights, np.float64)).ravel(), spacing(standard)
+        moments = self._moments(standard, weights / weights.sum(), 0.0)
+        return eqx.tree_at(
+            lambda s: (s.points, s.frame, s.moments, s.spacing, s.log_snr_range),
+            self,
+            (points, frame, moments, jnp.asarray(own, dtype=float), _range(points, self.process, 0.0, own)),
+            is_leaf=lambda node: isinstance(node, Frame),
+        )
 
     def given(self, condition: ArrayLike) -> "EmpiricalPerturbedScore":
         """The score of the points given a condition: each counts by how well its own condition fits.
@@ -136,6 +175,8 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
             raise ValueError("`condition`: these points came without conditions. Make them: perturb(..., conditions=).")
         wanted, shared = self._coded(np.asarray(condition))
         log_evidence, best = jax.lax.map(self._log_evidence, jnp.atleast_2d(wanted))
+        if self.labels is not None and bool(jnp.any(jnp.isneginf(best))):
+            raise ValueError("`condition`: all points with this label have weight zero.")
         if not bool(jnp.all(best > -0.5 * _FARTHEST_CONDITION**2)):
             raise ValueError(
                 f"`condition`: the nearest of the points' conditions is more than {_FARTHEST_CONDITION:g} bandwidths "
@@ -155,14 +196,15 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
         else:
             assert self.feature_scale is not None
             shape, codes = self.feature_scale.shape, None
-        if condition.shape != shape and condition.shape[1:] != shape:
+        if condition.size == 0 or (condition.shape != shape and condition.shape[1:] != shape):
             raise ValueError(f"`condition` must have shape {shape}, or {('particles', *shape)}, got {condition.shape}.")
         shared = condition.shape == shape
         rows = condition.reshape(1 if shared else condition.shape[0], -1)
         if codes is None:
             if not np.isfinite(rows).all():
                 raise ValueError("`condition` must be finite.")
-            features = jnp.asarray(rows / np.asarray(self.feature_scale).reshape(-1), dtype=float)
+            location, scale = (np.asarray(a, np.float64) for a in (self.feature_location, self.feature_scale))
+            features = jnp.asarray((rows - location.reshape(-1)) / scale.reshape(-1), dtype=float)
         else:
             missing = [row for row in rows.tolist() if tuple(row) not in codes]
             if missing:
@@ -228,16 +270,37 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
         )
 
 
+def _is_real(values: np.ndarray) -> bool:
+    return np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)
+
+
+def _vector(tree: Position | None, structure: Structure, missing: float) -> np.ndarray:
+    """The values of a tree like a position side by side, in double precision; in the place of None one value."""
+    if tree is None:
+        return np.full(sum(leaf.size for leaf in jax.tree.leaves(structure)), missing)
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+
+
+def _range(points: PointSet, process: AbstractNoiseProcess, width: float, own: float) -> Array:
+    """The levels at which the score of points is sampled: down to little noise for their bandwidth, or spacing."""
+    rounding = _ROUNDING_LEVELS * float(jnp.finfo(jnp.asarray(0.0).dtype).eps)
+    least = SIGMA_MIN_FRACTION * width if width else _SPACING_FRACTION * own
+    smallest = max(least, rounding * float(points.squared_radius) ** 0.5)
+    lowest, highest = (float(process.log_snr(jnp.asarray(t))) for t in (1.0, 0.0))
+    end = min(highest, -float(np.log(smallest))) if smallest > 0 else highest
+    return checked_range((lowest, end) if np.isfinite(end) else None, process)
+
+
 def _check_data(data: Position) -> None:
     leaves = jax.tree.leaves(data)
-    if not leaves or not all(np.issubdtype(leaf.dtype, np.number) for leaf in leaves):
+    if not leaves or not all(_is_real(leaf) for leaf in leaves):
         raise TypeError(
             "`data` must be a density in closed form (Gaussian, GaussianMixture), or points: an array (n, ...), a tree "
             f"of arrays with one leading axis, or Draws; got {data!r:.60}. For another density: learn its noised score "
             "from draws with fit_score(draws), or go there from a reference with TemperedPath(reference, density)."
         )
     lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in leaves}
-    if len(lengths) != 1 or min(lengths) < 1:
+    if len(lengths) != 1 or min(lengths) < 1 or not any(leaf.size for leaf in leaves):
         raise ValueError(
             "`data` needs one leading axis of points, shared by all arrays; the shapes are "
             f"{[leaf.shape for leaf in leaves]}."
@@ -282,21 +345,21 @@ def _bandwidth(bandwidth: float | str | None, own: float) -> float:
 
 def _features(
     conditions: ArrayLike | None, bandwidth: ArrayLike | None, number: int
-) -> tuple[Any, Array | None, np.ndarray | None]:
-    """What conditions are compared by: (shape, labels) or None, scales or None, and the features of every point."""
+) -> tuple[Any, tuple[Array | None, Array | None], np.ndarray | None]:
+    """What conditions are compared by: (shape, labels) or None, means and scales, and the features of every point."""
     if conditions is None:
         if bandwidth is not None:
             raise ValueError("`condition_bandwidth` came without `conditions`.")
-        return None, None, None
+        return None, (None, None), None
     values = np.asarray(conditions)
-    if values.ndim == 0 or len(values) != number or not np.issubdtype(values.dtype, np.number):
+    if values.ndim == 0 or len(values) != number or not _is_real(values):
         raise ValueError(f"`conditions` must be numbers, one for each of the {number} points, got {values.shape}.")
     shape, rows = values.shape[1:], values.reshape(number, -1)
     if np.issubdtype(values.dtype, np.integer):
         if bandwidth is not None:
             raise ValueError("`condition_bandwidth`: whole numbers are labels, which have none. Make them real.")
         labels, codes = np.unique(rows, axis=0, return_inverse=True)
-        return (shape, tuple(map(tuple, labels.tolist()))), None, codes.reshape(-1, 1).astype(np.float64)
+        return (shape, tuple(map(tuple, labels.tolist()))), (None, None), codes.reshape(-1, 1).astype(np.float64)
     if not np.isfinite(rows).all():
         raise ValueError("`conditions` must be finite.")
     if bandwidth is None:
@@ -307,4 +370,7 @@ def _features(
         raise ValueError(
             f"`condition_bandwidth` must be positive, but it is {scales}. Drop conditions that never vary, or give one."
         )
-    return None, jnp.asarray(scales.reshape(shape), dtype=float), rows / scales
+    # Rounded before they are used, so that points and conditions are moved alike.
+    location, scale = (jnp.asarray(a.reshape(shape), dtype=float) for a in (rows.mean(axis=0), scales))
+    features = (rows - np.asarray(location, np.float64).reshape(-1)) / np.asarray(scale, np.float64).reshape(-1)
+    return None, (location, scale), features

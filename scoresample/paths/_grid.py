@@ -1,6 +1,6 @@
 """Grids: the levels at which a path is evaluated, from noise to data, made on the host in float64."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import equinox as eqx
 import jax
@@ -70,7 +70,7 @@ def noise_levels(
             it, leaves no level after the start, or is given beside times.
     """
     check_concrete(path)
-    check_delta(delta, grid)
+    delta = check_delta(as_delta(delta), grid)
     if not isinstance(grid, str):
         return _levels_at_times(path, np.asarray(grid, np.float64))
     if num_steps < 1:
@@ -125,6 +125,11 @@ def check_grid(grid: Grid) -> Grid:
     return grid
 
 
+def as_delta(delta: Any) -> Any:
+    """A single number of any kind, such as ``path.spacing**2``, as a Python float; anything else as it came."""
+    return float(delta) if isinstance(delta, np.number | np.ndarray | jax.Array) and np.ndim(delta) == 0 else delta
+
+
 def check_delta(delta: float | None, grid: object, *, name: str = "grid") -> float | None:
     """Where to stop as it came, checked: None, or a variance beside levels that are placed by a name.
 
@@ -138,7 +143,7 @@ def check_delta(delta: float | None, grid: object, *, name: str = "grid") -> flo
     """
     if delta is None:
         return None
-    if isinstance(delta, bool) or not 0 < delta < float("inf"):
+    if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 < delta < float("inf"):
         raise ValueError(
             f"`delta` is the variance of the noise at which sampling stops, (sigma/alpha)^2: positive and finite, or "
             f"None for the end of the score's range, got {delta}."

@@ -48,13 +48,13 @@ def make_point_set(points: np.ndarray, log_weights: np.ndarray, features: np.nda
     """
     if features is None:
         points, log_weights = _merged(points, log_weights)
-    number = len(points)
-    centre = points.mean(axis=0)
+    number, dtype = len(points), jnp.asarray(0.0).dtype
+    # Rounded before it is subtracted: otherwise all points move by its rounding.
+    centre = np.asarray(points.mean(axis=0), dtype).astype(np.float64)
     order = KDTree(points, leafsize=BLOCK).indices
     size = BLOCK * _COLUMNS
     order = np.concatenate([order, np.repeat(order[-1:], -number % size)])
     log_weights = np.where(np.arange(order.size) < number, log_weights[order], -np.inf)
-    dtype = jnp.asarray(0.0).dtype
 
     def in_chunks(values: np.ndarray) -> Array:
         shaped = values.reshape(-1, _COLUMNS, BLOCK, *values.shape[1:])
@@ -79,6 +79,19 @@ def _merged(points: np.ndarray, log_weights: np.ndarray) -> tuple[np.ndarray, np
     np.add.at(weights, which.ravel(), np.exp(log_weights))
     with np.errstate(divide="ignore"):
         return distinct, np.log(weights)
+
+
+def moved(points: PointSet, factor: np.ndarray, shift: np.ndarray) -> PointSet:
+    """The set of ``factor * x + shift``, coordinate by coordinate, shapes (dimension,)."""
+    dtype = jnp.asarray(0.0).dtype
+    exact = factor * np.asarray(points.centre, np.float64) + shift
+    centre = np.asarray(exact, dtype).astype(np.float64)
+    centred = factor * np.asarray(points.points, np.float64) + (exact - centre)
+    return points._replace(
+        points=jnp.asarray(centred, dtype),
+        centre=jnp.asarray(centre, dtype),
+        squared_radius=jnp.asarray(np.max(np.sum(centred**2, axis=-1)), dtype),
+    )
 
 
 def spacing(points: np.ndarray) -> float:

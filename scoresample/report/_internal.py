@@ -1,5 +1,7 @@
 """The checks that a run can make on itself, without knowing the target."""
 
+import math
+
 import numpy as np
 
 from scoresample.checks import Check, graded_check, point_stop_check, stop_check
@@ -177,4 +179,7 @@ def _stopped(run: RunStatistics) -> list[Check]:
     if left is None:
         return []
     checks = [] if scale is None else [stop_check(float(left), float(scale))]
-    return checks if spacing is None else [*checks, point_stop_check(float(left), float(spacing))]
+    if spacing is None:
+        return checks
+    # The scale of points is their bandwidth, which keeps draws apart from them as noise does.
+    return [*checks, point_stop_check(math.hypot(float(left), float(scale or 0.0)), float(spacing))]

@@ -13,6 +13,7 @@ from scoresample.paths import (
     AbstractPerturbedScore,
     AbstractScorePath,
     TemperedPath,
+    as_delta,
     as_time,
     check_concrete,
 )
@@ -152,7 +153,7 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
     step_rule: StepRule = "noise"
     ladder: LadderChoice = None
     weights: bool = eqx.field(static=True, default=False)
-    delta: float | None = eqx.field(static=True, default=None)
+    delta: float | None = eqx.field(static=True, default=None, converter=as_delta)
 
     def __check_init__(self) -> None:
         """Check the settings."""

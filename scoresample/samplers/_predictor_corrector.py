@@ -13,6 +13,7 @@ from scoresample.paths import (
     AbstractPerturbedScore,
     Grid,
     Levels,
+    as_delta,
     check_delta,
     check_grid,
     denoise_particles,
@@ -137,7 +138,7 @@ class PredictorCorrector(AbstractPathSampler[AbstractPerturbedScore]):
     corrector: CorrectorChoice = "langevin"
     step_rule: StepRule = "noise"
     predictor: Predictor = eqx.field(static=True, default="ddpm")
-    delta: float | None = eqx.field(static=True, default=None)
+    delta: float | None = eqx.field(static=True, default=None, converter=as_delta)
 
     def __check_init__(self) -> None:
         """Check the settings."""

@@ -7,7 +7,7 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore, Grid, check_delta, check_grid, refined_grid
+from scoresample.paths import AbstractPerturbedScore, Grid, as_delta, check_delta, check_grid, refined_grid
 from scoresample.samplers._base import AbstractPathSampler, Plan
 from scoresample.samplers._diffrax import AdaptiveDiffraxSolver
 from scoresample.samplers._doors import check_at_least, check_path, check_positive
@@ -68,7 +68,7 @@ class ProbabilityFlowODE(AbstractPathSampler[AbstractPerturbedScore]):
     atol: float | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=4096)
     denoise: bool = eqx.field(static=True, default=True)
-    delta: float | None = eqx.field(static=True, default=None)
+    delta: float | None = eqx.field(static=True, default=None, converter=as_delta)
 
     def __check_init__(self) -> None:
         """Check the settings."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore, Grid, check_delta, check_grid, refined_grid
+from scoresample.paths import AbstractPerturbedScore, Grid, as_delta, check_delta, check_grid, refined_grid
 from scoresample.samplers._base import AbstractPathSampler, Plan
 from scoresample.samplers._doors import check_at_least, check_path
 from scoresample.samplers._heun import AbstractHeun
@@ -60,7 +60,7 @@ class ReverseSDE(AbstractPathSampler[AbstractPerturbedScore]):
     eta: float | None = eqx.field(static=True, default=None)
     grid: Grid = "log-snr"
     denoise: bool = eqx.field(static=True, default=True)
-    delta: float | None = eqx.field(static=True, default=None)
+    delta: float | None = eqx.field(static=True, default=None, converter=as_delta)
 
     def __check_init__(self) -> None:
         """Check the settings."""

@@ -98,3 +98,8 @@ def test_points_are_given_back_below_their_spacing() -> None:
     assert far.passed
     assert not found(ss.perturb(points, ss.VP(), bandwidth="spacing"), None)
     assert point_stop_check(1.0, 1.0).passed
+    (reclocked,) = found(path.with_process(ss.VE(1e-4, 50.0)), None)
+    assert reclocked.value == pytest.approx(copies.value, rel=0.02)
+    (narrow,) = found(ss.perturb(points, ss.VP(), bandwidth=0.1 * spacing), None)
+    assert narrow.value == pytest.approx(0.1 * np.hypot(1, 0.03), rel=0.02)
+    assert narrow.severity == "fail"

@@ -217,6 +217,30 @@ def test_an_exact_mixture_is_brought_to_the_frame_of_the_score() -> None:
         ss.score_health(path, data, key=KEY, exact=other, sampling=False)
 
 
+@pytest.mark.parametrize("process", [None, ss.VE(1e-3, 50.0)], ids=["its own process", "another process"])
+def test_exact_scores_of_points_are_brought_to_the_frame_of_the_score(process: Any) -> None:
+    location, scale = jnp.array([0.6, -0.3]), jnp.array([0.8, 2.0])
+    path = ss.PerturbedScore(lambda z, t: -z, ss.VP(), structure=location, location=location, scale=scale)
+    data = location + scale * jax.random.normal(jax.random.key(4), (256, 2))
+    settings: dict[str, Any] = {"key": KEY, "levels": [0.05, 0.3], "sampling": False}
+    exact = ss.perturb(data, ss.VP())
+    other = exact if process is None else exact.with_process(process)
+    moved = ss.score_health(path, data, exact=other, **settings).fisher_divergence
+    by_hand = ss.score_health(
+        path, data, exact=ss.perturb(data, ss.VP(), location=location, scale=scale), **settings
+    ).fisher_divergence
+    assert moved is not None
+    assert by_hand is not None
+    np.testing.assert_allclose(moved, by_hand, rtol=1e-3)
+    assert by_hand.max() > 0.01
+    smooth = ss.perturb(data, ss.VP(), bandwidth=0.1)
+    with pytest.raises(ValueError, match=r"`exact` has another `location` and `scale`.*without a bandwidth"):
+        ss.score_health(path, data, exact=smooth, **settings)
+    each = ss.perturb(data, ss.VP(), conditions=np.arange(256)).given(np.arange(256))
+    with pytest.raises(ValueError, match="`exact` holds a condition for each particle"):
+        ss.score_health(path, data, exact=each, **settings)
+
+
 def test_copies_of_a_point_are_no_evidence() -> None:
     """A chain that stood still repeats its draws: they must not predict each other."""
     data = np.repeat(np.asarray(held_out(256)), 2, axis=0)

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 import scoresample as ss
 from scoresample.paths import EmpiricalPerturbedScore, perturb, score_particles
+from scoresample.paths._gaussian_average import _over_nearest
 from scoresample.paths._points import spacing
 
 PROCESS = ss.VE(sigma_min=1e-5, sigma_max=50.0)
@@ -102,6 +103,48 @@ def test_a_position_far_from_all_points_is_drawn_to_the_nearest() -> None:
     assert np.allclose(clean, [4.0, 3.0, 3.0], atol=2e-3)
 
 
+def test_the_nearest_points_are_enough_where_they_say_so() -> None:
+    """All distances are taken only where the nearest points cannot be told, or are too many."""
+    points = circle(6000, 20)
+    path = perturb(points, PROCESS)
+    y = jnp.asarray(points[:16] + 5e-5 * np.random.default_rng(0).normal(size=(16, 20)), jnp.float32)
+
+    def unsure(y: Array, sigma: float, path: EmpiricalPerturbedScore) -> Array:
+        points = path.points._replace(features=None)
+        variance = jnp.asarray(sigma**2, jnp.float32)
+        return jax.vmap(lambda y: _over_nearest(y - points.centre, variance, points, lambda c: c.log_weights)[1])(y)
+
+    assert not np.any(unsure(y, 2e-4, path))
+    assert np.all(unsure(y, 0.5, path))
+    clusters = two_clusters(6000)
+    assert np.all(unsure(jnp.asarray(clusters[:16], jnp.float32), 3e-4, perturb(clusters, PROCESS)))
+
+
+def test_one_particle_among_many_points_is_enough_to_take_all_distances() -> None:
+    """The first particle, at a point of its own, could do without."""
+    points = np.concatenate([two_clusters(6000), np.full((1, 3), 5.0)])
+    path = perturb(points, PROCESS)
+    t = time_of(path, 1e-3)
+    z = jnp.asarray(points[[-1, 0, 1]], jnp.float32)
+    sigma = float(path.process.sigma(t))
+    got, got_log = both(path, z, t)
+    want, want_log = reference(np.asarray(z, np.float64), points, sigma)
+    assert np.max(np.abs(np.asarray(got) - want)) * sigma < 1e-2
+    assert np.max(np.abs(np.asarray(got_log) - want_log)) < 0.05
+
+
+def test_points_closer_than_the_rounding_of_squares_are_told_apart() -> None:
+    """Squares tell distances of 3e-4 apart here, neighbours are at 1e-5."""
+    rng = np.random.default_rng(3)
+    points = 1e-4 * rng.normal(size=(5000, 3)) + np.where(np.arange(5000)[:, None] < 2500, -0.6, 0.6)
+    points = points.astype(np.float32).astype(np.float64)
+    path = perturb(points, ss.VE(1e-7, 50.0))
+    t = path.process.time(-jnp.log(1e-6))
+    denoise = jax.vmap(path.standard_denoise, in_axes=(0, None))
+    clean = np.asarray(denoise(jnp.asarray(points[:40], jnp.float32), t), np.float64)
+    assert np.max(np.abs(clean - points[:40])) < 3e-7
+
+
 @pytest.mark.parametrize("num", [500, 5000])
 @pytest.mark.parametrize("sigma", [0.5, 2e-4])
 def test_the_score_is_the_gradient_of_the_log_density(num: int, sigma: float) -> None:
@@ -179,6 +222,45 @@ def test_location_and_scale_move_the_noise() -> None:
     assert np.isclose(framed.logdensity(x, t) + np.log(scale).sum(), plain.logdensity((x - location) / scale, t))
 
 
+@pytest.mark.parametrize("condition", [None, 2])
+def test_points_in_another_frame_are_those_noised_there(condition: int | None) -> None:
+    """Far from the origin, where single precision of a position is a visible part of a standard coordinate."""
+    points = np.array([900.0, -3.0, 0.0]) + np.array([0.01, 2.0, 1.0]) * circle(400, 3)
+    old: dict[str, Any] = {"location": jnp.array([1.0, 2.0, 3.0]), "scale": jnp.array([0.5, 2.0, 1.0])}
+    new: dict[str, Any] = {"location": jnp.array([900.0, 0.0, 5.0]), "scale": jnp.array([0.01, 2.0, 3.0])}
+    weights, labels = np.arange(400) % 3 + 1.0, np.arange(400) % 3
+    settings: dict[str, Any] = {"weights": weights, "conditions": labels}
+    first, second = (perturb(points, PROCESS, **frame, **settings) for frame in (old, new))
+    plain = perturb(points, PROCESS, **settings)
+    if condition is not None:
+        first, second, plain = (path.given(condition) for path in (first, second, plain))
+    for path in (first.in_frame(**new), plain.in_frame(**new)):
+        assert float(path.spacing) == pytest.approx(float(second.spacing), rel=1e-3)
+        assert np.allclose(path.log_snr_range, second.log_snr_range, atol=1e-3)
+        for got, want in zip(jax.tree.leaves(path.data_moments()), jax.tree.leaves(second.data_moments()), strict=True):
+            assert np.allclose(got, want, atol=1e-3)
+        for t in (0.3, 0.7):
+            z = second.sample_reference(jax.random.key(0), 6, t)
+            sigma = second.process.sigma(jnp.asarray(t))
+            for got, want in zip(both(path, z, jnp.asarray(t)), both(second, z, jnp.asarray(t)), strict=True):
+                assert np.allclose(got * sigma, want * sigma, atol=1e-2)
+    assert np.allclose(both(first, z, jnp.asarray(0.3))[0], both(plain, z, jnp.asarray(0.3))[0]) is False
+    back = second.in_frame()
+    assert back.frame.location is None
+    assert np.allclose(back.points.centre, plain.points.centre)
+    with pytest.raises(ValueError, match="`bandwidth`: smoothed points stay in the standard coordinates"):
+        perturb(points, ss.VP(), bandwidth=0.1).in_frame(**new)
+
+
+def test_points_far_from_the_origin_stay_where_they_are() -> None:
+    """A centre that is not a number of single precision moves no point."""
+    points = (1000.0003 + 1e-2 * np.random.default_rng(0).normal(size=(50, 2))).astype(np.float32).astype(np.float64)
+    path = perturb(points, PROCESS)
+    held = np.asarray(path.points.points, np.float64).swapaxes(1, 2).reshape(-1, 2)
+    held = np.unique(held + np.asarray(path.points.centre, np.float64), axis=0)
+    assert np.max(np.abs(held - np.unique(points, axis=0))) < 1e-8
+
+
 def test_a_tree_is_noised_like_its_coordinates_side_by_side() -> None:
     points = circle(30, 3).astype(np.float32)
     tree = {"a": points[:, :1], "b": {"c": points[:, 1], "d": points[:, 2].reshape(30, 1, 1)}}
@@ -202,17 +284,36 @@ def test_a_label_chooses_its_points() -> None:
     assert np.allclose(both(path, z, t)[0], both(everything, z, t)[0], atol=1e-4)
 
 
-@pytest.mark.parametrize("sigma", [0.2, 2e-4])
-def test_a_real_condition_weighs_points_by_a_kernel(sigma: float) -> None:
-    points = circle(3000, 3)
-    conditions = np.stack([points[:, 0], points[:, 1]], axis=1)
+@pytest.mark.parametrize(("num", "sigma"), [(3000, 0.2), (3000, 1.2e-3), (1000, 1.2e-3)])
+def test_a_real_condition_weighs_points_by_a_kernel(num: int, sigma: float) -> None:
+    """Neighbours have conditions of their own, so that their weights count at the smallest noise too."""
+    points = circle(num, 3)
+    conditions = np.random.default_rng(0).normal(size=(num, 2))
     path = perturb(points, PROCESS, conditions=conditions, condition_bandwidth=np.array([0.3, 0.5]))
-    wanted = np.array([3.5, 3.2])
-    weights = np.exp(-0.5 * np.sum(((conditions - wanted) / [0.3, 0.5]) ** 2, axis=1))
-    alone = perturb(points, PROCESS, weights=weights)
-    z, t = jnp.asarray(points[:6] + 0.5 * sigma, jnp.float32), time_of(path, sigma)
-    for got, want in zip(both(path.given(wanted), z, t), both(alone, z, t), strict=True):
-        assert np.allclose(got * sigma, want * sigma, atol=3e-3)
+    wanted = np.array([0.5, 0.2])
+    log_weights = -0.5 * np.sum(((conditions - wanted) / [0.3, 0.5]) ** 2, axis=1)
+    t = time_of(path, sigma)
+    sigma = float(path.process.sigma(t))
+    z = jnp.asarray(points[:24] + sigma * np.random.default_rng(1).normal(size=(24, 3)), jnp.float32)
+    got, got_log = both(path.given(wanted), z, t)
+    want, want_log = reference(np.asarray(z, np.float64), points, sigma, log_weights)
+    assert np.max(np.abs(np.asarray(got) - want)) * sigma < 1e-2
+    assert np.max(np.abs(np.asarray(got_log) - want_log)) < 0.05
+
+
+def test_conditions_far_from_zero_are_compared_as_precisely() -> None:
+    """Seconds since 1970: in single precision they are the same for two minutes."""
+    points, times = circle(300, 3), 10.0 * np.arange(300)
+    z = jnp.asarray(points[:6] + 0.1, jnp.float32)
+    late, early = (
+        perturb(points, PROCESS, conditions=start + times, condition_bandwidth=50.0).given(start + 1005.0)
+        for start in (1.7e9, 0.0)
+    )
+    t = time_of(early, 0.3)
+    weights = np.exp(-0.5 * ((times - 1005.0) / 50.0) ** 2)
+    for path in (late, early):
+        for got, want in zip(both(path, z, t), both(perturb(points, PROCESS, weights=weights), z, t), strict=True):
+            assert np.allclose(got, want, atol=2e-3)
 
 
 def test_every_particle_may_have_a_condition_of_its_own() -> None:
@@ -276,6 +377,22 @@ def test_one_point_is_a_point_mass() -> None:
 
 POINTS = np.random.default_rng(0).normal(size=(20, 2))
 DOORS: dict[str, tuple[Any, type[Exception], str]] = {
+    "complex": (lambda: perturb(POINTS + 1j, ss.VP()), TypeError, "`data` must be a density"),
+    "complex conditions": (
+        lambda: perturb(POINTS, ss.VP(), conditions=POINTS + 1j), ValueError, "`conditions` must be numbers",
+    ),
+    "no coordinates": (lambda: perturb(np.ones((5, 0)), ss.VP()), ValueError, "`data` needs one leading axis"),
+    "traced": (
+        lambda: jax.jit(lambda x: perturb(x, ss.VP())(x[0], 0.3))(POINTS), TypeError, "`data`: points .* are traced",
+    ),
+    "a label without weight": (
+        lambda: perturb(POINTS, ss.VP(), conditions=np.arange(20) % 2, weights=np.arange(20) % 2).given(0),
+        ValueError, "this label have weight zero",
+    ),
+    "nobody's condition": (
+        lambda: perturb(POINTS, ss.VP(), conditions=np.arange(20)).given(np.zeros(0, int)),
+        ValueError, r"must have shape \(\)",
+    ),
     "words": (lambda: perturb(np.array(["a"]), ss.VP()), TypeError, "`data` must be a density.*or points"),
     "lengths": (lambda: perturb({"a": POINTS, "b": POINTS[1:]}, ss.VP()), ValueError, "`data` needs one leading axis"),
     "nan": (lambda: perturb(POINTS * np.nan, ss.VP()), ValueError, "`data`: some values are not finite"),

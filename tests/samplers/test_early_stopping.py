@@ -144,8 +144,17 @@ def test_refined_samplers_stop_at_the_same_noise(cls: Any) -> None:
 
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("cls", SAMPLERS)
+def test_numbers_of_any_kind_become_python_floats(cls: Any) -> None:
+    for number in (jnp.asarray(0.25), np.float32(0.25), np.asarray(0.25)):
+        assert type(cls(delta=number).delta) is float
+    assert hash(cls(delta=jnp.asarray(0.25)).delta) == hash(0.25)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("cls", SAMPLERS)
 def test_deltas_that_mean_nothing_are_refused(cls: Any) -> None:
-    for wrong in (0.0, -1.0, float("inf"), float("nan"), True):
+    unlike: list[Any] = [0.0, -1.0, float("inf"), float("nan"), True, "0.1"]
+    for wrong in unlike:
         with pytest.raises(ValueError, match=r"`delta` is the variance of the noise .* got"):
             cls(delta=wrong)
     name = "ladder" if cls is ss.AnnealedLangevin else "grid"
