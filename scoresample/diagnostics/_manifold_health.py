@@ -176,10 +176,12 @@ def manifold_health(
       `training`, at training points too: the score of a noised sample has FLIPD 0 at its own points below their
       spacing, and (distance/s)^2 at others, where the true score makes no difference;
     * the noise at which FLIPD breaks, beside the spacing of the points;
-    * the span of the scores around a point, which is the normal space (Stanczuk et al. 2022, arXiv 2212.12611) at 8 points and the level where FLIPD changes least;
+    * the span of the scores around a point, which is the normal space (Stanczuk et al. 2022, arXiv 2212.12611)
+      at 8 points and the level where FLIPD changes least;
     * the integral of ``sigma^2 E|s - s*|^2`` over log noise, s* the true score. If it is finite, the
       draws of the reverse SDE reach the whole support of the data; if the error is bounded off the data too, they stay
-      on it (Girsanov; Pidstrigach 2022). It says nothing of the probability-flow ODE. With `exact` it is computed; else the held-out denoising loss less `dimension`, which is the loss of
+      on it (Girsanov; Pidstrigach 2022). It says nothing of the probability-flow ODE. With `exact` it is
+      computed; else the held-out denoising loss less `dimension`, which is the loss of
       the true score near a manifold, stands for the integrand at the last levels; without `dimension` that of the
       draws themselves, by the distances of neighbours (Levina and Bickel 2004);
     * whether the last level resolves the smallest scale: a direction of scale l adds ``l^2/(l^2 + s^2)`` to the

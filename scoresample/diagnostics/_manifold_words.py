@@ -104,9 +104,9 @@ def _normal_space(health: "ManifoldHealth") -> str:
 def _energy(health: "ManifoldHealth") -> str:
     energy = health.energy
     said = {
-        "finite": "The integral converges: the draws of the reverse SDE reach the whole support of the data, and stay on "
+        "finite": "The integral converges: draws of the reverse SDE reach the whole support of the data, and stay on "
         "it if the error is bounded off the data too.",
-        "infinite": "The integral is infinite: nothing guarantees that draws keep the support of the data. "
+        "infinite": "The integral is infinite: nothing guarantees that draws keep to the support. "
         + _displacement(health),
         "cannot tell": "Whether the integral is finite cannot be told from these levels"
         + ("." if energy.seen else f": {_unseen(health)}."),
