@@ -55,7 +55,7 @@ def data_dimension(points: np.ndarray, *, seed: int = 0) -> DataDimension:
     """The dimension of the set that draws lie on, as it shows at the distance of their neighbours.
 
     With ``T_j`` the distance to the j-th neighbour, ``sum_{j<K} log(T_K/T_j)`` is near a Gamma variable of shape K - 1
-    and rate k (Levina and Bickel 2004, NeurIPS 17, eq. 9); the mean over points is taken of the inverses (MacKay and
+    and rate k (Levina and Bickel 2004, NeurIPS 17); the mean over points is taken of the inverses (MacKay and
     Ghahramani 2005, a comment on it). The estimate falls short in more than a few dimensions, so it is read off draws
     of standard normal laws of the same number: the dimension of the one that gives the same.
 

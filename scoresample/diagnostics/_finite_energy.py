@@ -3,8 +3,12 @@
 The reverse SDE with the noise of the forward process, ``dz = (f z - g^2 s) dt + g dW`` backwards, has another drift
 with the score s_hat than with the true s: they differ by ``g^2 (s_hat - s)``. By Girsanov's theorem the divergence of
 the two laws of paths is ``1/2 int g^2 E_{q_t}|s_hat - s|^2 dt``, with q_t the law of the noised data. If it is finite
-down to t = 0, the law of the draws and that of the data have the same null sets one way, and so the same support: the
-draws lie on the manifold (Pidstrigach 2022, arXiv 2206.01018, theorem 1).
+down to t = 0, the data have no mass where the draws have none: the draws reach the whole support. That they also stay
+on it takes the other direction, which an error that is bounded everywhere gives (Pidstrigach 2022, arXiv 2206.01018);
+an integral over the law of the data alone does not see what the score does off the data. With another noise eta > 0 the
+divergence is ``(1 + eta^2)^2/(4 eta^2)`` times as large, so the verdict is the same; for eta = 0 (the probability-flow
+ODE) it says nothing. An infinite integral means no guarantee: an error like 1/sigma moves the denoised point by a
+multiple of the noise, which vanishes; only one like 1/sigma^2 or worse moves it by a distance that stays.
 
 The integral is one over noise levels: in the coordinates ``y = z/alpha`` the process only adds noise, ``g^2 dt =
 alpha^2 d(s^2)`` with ``s = sigma/alpha``, and ``d(s^2) = 2 s^2 d(log s)``. So

@@ -37,8 +37,8 @@ def energy_check(energy: FiniteEnergy, size: int) -> Check:
         return Check(f"{words}: {energy.verdict}", rate, _ENERGY_LIMITS[1], True, "", "", "warn")
     cause = (
         "The error of the score, as noise that it predicts wrongly, does not fall with the noise: its divergence from "
-        "the data grows with every e-fold, so that the draws leave the support of the data or keep to a few points of "
-        "it."
+        "the data grows with every e-fold, so that nothing guarantees draws on the support of the data, and they may "
+        "keep to a few points of it."
         if energy.verdict == "infinite"
         else "The score has an error near the data, and whether it falls fast enough with the noise to keep the draws "
         "on the support of the data cannot be told from these levels."

@@ -170,17 +170,18 @@ def manifold_health(
     In standard coordinates, ``z = alpha z_0 + sigma e`` with D of them, and ``s = sigma/alpha`` in noise levels:
 
     * the blow-up ``sigma^2 E|s|^2``, which near a manifold of dimension k tends to D - k: the score has to grow like
-      1/sigma in the normal directions (Pidstrigach 2022, arXiv 2206.01018, section 3);
+      1/sigma in the normal directions (Pidstrigach 2022, arXiv 2206.01018);
     * FLIPD, ``D + sigma^2 (tr grad s + |s|^2)`` at the clean points ``alpha z_0`` (Kamkari et al. 2024, arXiv
-      2406.03537, eq. 8). Not at noised points, where its mean is D for every score by Stein's identity. With
+      2406.03537). Not at noised points, where its mean is D for every score by Stein's identity. With
       `training`, at training points too: the score of a noised sample has FLIPD 0 at its own points below their
       spacing, and (distance/s)^2 at others, where the true score makes no difference;
     * the noise at which FLIPD breaks, beside the spacing of the points;
-    * the span of the scores around a point, which is the normal space (Stanczuk et al. 2022, arXiv 2212.12611,
-      algorithm 1), at 8 points and the level where FLIPD changes least;
-    * the integral of ``sigma^2 E|s - s*|^2`` over log noise, s* the true score. The reverse SDE is absolutely
-      continuous to the true one, and so keeps the support of the data, if it is finite (Girsanov; Pidstrigach 2022,
-      theorem 1). With `exact` it is computed; else the held-out denoising loss less `dimension`, which is the loss of
+    * the span of the scores around a point, which is the normal space (Stanczuk et al. 2022, arXiv 2212.12611)
+      at 8 points and the level where FLIPD changes least;
+    * the integral of ``sigma^2 E|s - s*|^2`` over log noise, s* the true score. If it is finite, the
+      draws of the reverse SDE reach the whole support of the data; if the error is bounded off the data too, they stay
+      on it (Girsanov; Pidstrigach 2022). It says nothing of the probability-flow ODE. With `exact` it is
+      computed; else the held-out denoising loss less `dimension`, which is the loss of
       the true score near a manifold, stands for the integrand at the last levels; without `dimension` that of the
       draws themselves, by the distances of neighbours (Levina and Bickel 2004);
     * whether the last level resolves the smallest scale: a direction of scale l adds ``l^2/(l^2 + s^2)`` to the
@@ -306,7 +307,8 @@ def _judged(
     dimensions = known | {"draws": data_dimension(flat[:number])}
     energy = _energy(measured, noise, size, dimensions, has_exact)
     drop, drop_se = (float(value[0]) for value in mean_and_error(measured.drop[None]))
-    typical = float(np.nanmedian([estimate.value for estimate in known.values()]))
+    finite = [estimate.value for estimate in known.values() if np.isfinite(estimate.value)]
+    typical = float(np.median(finite)) if finite else float("nan")
     checks = [
         *(
             []

@@ -22,7 +22,7 @@ LARGEST_TRACE = 64
 _NUM_PROBES = 32
 """Random directions at each point above that."""
 _OVERSAMPLING = 4
-"""Scores for each dimension behind a spectrum (Stanczuk et al. 2022, arXiv 2212.12611, section 4)."""
+"""Scores for each dimension behind a spectrum (Stanczuk et al. 2022, arXiv 2212.12611)."""
 
 
 class NoisedSquares(NamedTuple):
@@ -100,7 +100,7 @@ def intrinsic_dimensions(score: AbstractPerturbedScore, points: Position, ladder
     The trace is exact up to 64 dimensions; beyond, the mean of ``<v, grad s v>`` over random signs v, which is
     unbiased and independent from point to point, so that the spread over points holds its error.
 
-    Source: Kamkari et al. 2024, arXiv 2406.03537, eq. 8, in the coordinates of any noise process.
+    Source: Kamkari et al. 2024, arXiv 2406.03537, in the coordinates of any noise process.
 
     Arguments:
         score: the perturbed score.
@@ -156,7 +156,7 @@ def noised_spectra(score: AbstractPerturbedScore, points: Position, time: float,
     At each point 4 D scores ``sigma s(alpha z_0 + sigma e)`` are the rows of a matrix, whose singular values are
     divided by ``sqrt(4 D)``. Near a manifold the scores point back to it: they span its normal space.
 
-    Source: Stanczuk et al. 2022, arXiv 2212.12611, algorithm 1.
+    Source: Stanczuk et al. 2022, arXiv 2212.12611.
 
     Arguments:
         score: the perturbed score.

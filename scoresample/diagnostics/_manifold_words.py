@@ -104,9 +104,10 @@ def _normal_space(health: "ManifoldHealth") -> str:
 def _energy(health: "ManifoldHealth") -> str:
     energy = health.energy
     said = {
-        "finite": "The integral is finite: the draws of the reverse SDE keep the support of the data.",
-        "infinite": "The integral is infinite: sampled down to no noise at all, the draws leave the support of the "
-        "data, or keep to a few points of it.",
+        "finite": "The integral converges: draws of the reverse SDE reach the whole support of the data, and stay on "
+        "it if the error is bounded off the data too.",
+        "infinite": "The integral is infinite: nothing guarantees that draws keep to the support. "
+        + _displacement(health),
         "cannot tell": "Whether the integral is finite cannot be told from these levels"
         + ("." if energy.seen else f": {_unseen(health)}."),
     }[energy.verdict]
@@ -130,6 +131,15 @@ def _energy(health: "ManifoldHealth") -> str:
     if energy.source == "neighbours":
         text += " An excess counts only where the score contradicts itself too."
     return text
+
+
+def _displacement(health: "ManifoldHealth") -> str:
+    """How far the error moves a denoised point: the noise times the root of the rate."""
+    rate = float(health.energy.rate[-1])
+    if not math.isfinite(rate) or rate <= 0:
+        return "The score is not finite there, or its error cannot be measured."
+    distance = float(health.noise[-1]) * math.sqrt(rate)
+    return f"At the last level the error moves a denoised point by {distance:.2g} (root mean square)."
 
 
 def _unseen(health: "ManifoldHealth") -> str:

@@ -145,7 +145,7 @@ class Memorisation:
         elif self.chance > 0.2:
             text += "Chance is high, as it is on curves, so this rule alone says little. "
         else:
-            text += "There are no more copies than chance makes. "
+            text += "No more copies than chance makes are seen. "
         text += (
             f"The median distance to the training set is {self.distance_ratio:.3g} times that of held-out points, and "
             f"a draw is nearer than a held-out point with probability {self.nearer:.2f} (± {self.nearer_se:.2g}; "
@@ -184,7 +184,7 @@ def memorisation(
 
     * With d1 and d2 the distances to the nearest and the second nearest distinct training point, a draw counts as
       memorised if ``d1/d2 < 1/3`` (Yoon et al. 2023, *Diffusion probabilistic models generalize when they fail to
-      memorize*; Gu et al. 2023, arXiv 2310.02664, section 2). The same fraction of held-out points is the chance rate.
+      memorize*; Gu et al. 2023, arXiv 2310.02664). The same fraction of held-out points is the chance rate.
       Where the data fill k dimensions densely, ``(d1/d2)^k`` is uniform for a new draw, so the chance rate is ``3^-k``:
       a third on a curve, and nothing to speak of from k = 5 on.
     * The probability that a draw is nearer to the training set than a held-out point, which is one half for new draws

@@ -150,6 +150,11 @@ def test_a_relative_error_has_an_infinite_integral_and_its_closed_form() -> None
     assert abs(energy.total - total) < 5 * energy.total_se
     assert energy.total_se < 0.05 * total
     assert failed(health) == ["finite-energy integral"]
+    # No draw leaves the plane for it: the error moves a denoised point by a multiple of the noise.
+    moved = float(health.noise[-1] * np.sqrt(energy.rate[-1]))
+    text = health.paragraphs()["Finite energy"]
+    assert f"moves a denoised point by {moved:.2g}" in text
+    assert "leave" not in text
 
 
 def test_a_bounded_error_has_a_finite_integral_whose_integrand_falls_with_slope_two() -> None:
