@@ -170,12 +170,13 @@ def theorem(num: int, deltas: tuple[float, ...], num_points: int) -> dict[str, d
 def memories(num: int, deltas: tuple[float, ...]) -> dict[str, Any]:
     """The memorised fraction of the true score, of the score of 200 points, and of the same smoothed."""
     training, held_out = made("circle", MEMORY_POINTS, 7), made("circle", 10 * num, 8)
-    scores = {
+    points = ss.perturb(training, PROCESS)
+    scores: dict[str, Any] = {
         "true score": circle_path(),
-        "score of the points": ss.perturb(training, PROCESS),
+        "score of the points": points,
         "the same, smoothed": ss.perturb(training, PROCESS, bandwidth="spacing"),
     }
-    found: dict[str, Any] = {"spacing": float(scores["score of the points"].spacing), "rows": [], "verdicts": {}}
+    found: dict[str, Any] = {"spacing": float(points.spacing), "rows": [], "verdicts": {}}
     runs, last = {}, {}
     neighbours = np.sort(np.linalg.norm(training[:, None, :2] - training[None, :, :2], axis=2), axis=1)[:, 1]
     for place, delta in enumerate(deltas):
@@ -318,8 +319,9 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
         f"The true score; the same with {TILT} added to its first coordinate at all levels; and the same times "
         f"{1 + RELATIVE:g}, whose error grows like 1/sigma. Across the circle the last leaves a variance of "
         f"``2 tau/(1 + 2b)`` at time tau, with b = {RELATIVE}, instead of ``2 tau``: a ratio of "
-        f"{(1 + 2 * RELATIVE) ** -0.5:.3f} (with these steps {frozen(RELATIVE):.3f}), however small delta is. The "
-        "energy is the KL divergence between the paths, over the levels that samplers use.",
+        f"{(1 + 2 * RELATIVE) ** -0.5:.3f} (with these steps {frozen(RELATIVE):.3f}), however small delta is: the "
+        "draws come near the circle as delta goes to 0, but with the noise of another law, so that no integral vouches "
+        "for the support. The energy is the KL divergence between the paths, over the levels that samplers use.",
         table(
             ["score", *(f"ratio at {row[0]:g}" for row in next(iter(cells["theorem"].values()))["rows"]),
              "share right", "energy", "verdict"],

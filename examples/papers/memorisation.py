@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Array
 from matplotlib.figure import Figure
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 import scoresample as ss
 from tests.benchmarks.report import cached, keep, table
@@ -114,7 +114,7 @@ def points(seed: int, num: int) -> np.ndarray:
 def distances(positions: np.ndarray) -> np.ndarray:
     """Distances from the torus, by Gauss and Newton's method: the control, of which no diagnostic knows."""
     starts = np.random.default_rng(7).uniform(-np.pi, np.pi, (200_000, ANGLES))
-    theta = starts[cKDTree(embedded(starts)).query(positions)[1]]
+    theta = starts[KDTree(embedded(starts)).query(positions)[1]]
     for _ in range(8):
         tangents = -np.sqrt(2) * np.sin(theta @ FREQUENCIES.T + PHASES)[:, :, None] * FREQUENCIES
         squares = np.einsum("nij,nik->njk", tangents, tangents)

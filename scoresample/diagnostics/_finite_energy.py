@@ -141,7 +141,8 @@ def _judged(
     rate_se = np.hypot(np.std(values, axis=1) / np.sqrt(number), offset_se)
     weights = _trapezoids(np.log(noise), np.isfinite(rate))
     total = float(np.sum(weights * np.where(weights > 0, rate, 0.0)))
-    total_se = float(np.hypot(np.std(weights @ values) / np.sqrt(number), np.sum(weights) * offset_se))
+    spread = np.std(weights @ np.where(weights[:, None] > 0, values, 0.0))
+    total_se = float(np.hypot(spread / np.sqrt(number), np.sum(weights) * offset_se))
     tail = _is_last(noise)
     negligible = bool(np.all(np.abs(rate[tail]) + _STANDARD_ERRORS * rate_se[tail] <= _NEGLIGIBLE * size))
     above = rate > _STANDARD_ERRORS * rate_se

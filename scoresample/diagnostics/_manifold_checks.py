@@ -1,5 +1,7 @@
 """What the geometry of a perturbed score is held against."""
 
+import math
+
 import numpy as np
 
 from scoresample.checks import Check, graded_check
@@ -27,11 +29,14 @@ _STOPPING_LIMIT = 0.03
 def energy_check(energy: FiniteEnergy, size: int) -> Check:
     """Whether the integral of the score's error converges, and how large an error that does not is.
 
-    The value is the integrand at the last level for each coordinate, or 0 where no error is seen. An integral that is
+    The value is the integrand at the last level for each coordinate, 0 where no error is seen, not finite where the
+    score is not. An integral that is
     found to diverge fails where that is large, and warns elsewhere: every network has such an error, and a small one
     moves no draw visibly.
     """
-    rate = float(energy.rate[-1]) / size if energy.seen else 0.0
+    rate = float(energy.rate[-1]) / size
+    if math.isfinite(rate) and not energy.seen:
+        rate = 0.0
     words = "finite-energy integral, the error seen at the last level in nats for each e-fold and coordinate"
     if energy.verdict == "finite" or (energy.verdict == "cannot tell" and not energy.seen):
         return Check(f"{words}: {energy.verdict}", rate, _ENERGY_LIMITS[1], True, "", "", "warn")
@@ -83,7 +88,7 @@ def break_check(break_noise: float, last: float) -> Check:
         not broken,
         f"From noise {break_noise:.3g} on down the score is not that of the data's own noised law, and sampling goes "
         f"on to {last:.3g}: the last steps follow the sample, or the network's errors, and not the law.",
-        "Stop sampling above the break (`log_snr_range`, or times of your own as `grid`), or train on more draws.",
+        "Stop sampling above the break (`delta` of the sampler), or train on more draws.",
         "warn",
     )
 

@@ -33,13 +33,18 @@ def manifold_paragraphs(health: "ManifoldHealth") -> dict[str, str]:
     }
 
 
+def _number(value: float) -> str:
+    """Two decimals, but no false precision of large values and no minus zero."""
+    return f"{value:.3g}" if abs(value) >= 100 else f"{round(float(value), 2) + 0.0:.2f}"
+
+
 def _blow_up(health: "ManifoldHealth") -> str:
     value, error = health.dimensions["blow-up"]
     text = (
         "Near a manifold of dimension k the score has to grow like 1/sigma in the other directions, so that sigma^2 "
-        f"E|s|^2 tends to {health.size} - k. At noise {health.spectrum_noise:.3g} it leaves k = {value:.2f} ± "
-        f"{error:.2g}; at the last level, {health.noise[-1]:.3g}, {health.size - health.blow_up[-1]:.2f} ± "
-        f"{health.blow_up_se[-1]:.2g}."
+        f"E|s|^2 tends to {health.size} - k. At noise {health.spectrum_noise:.3g} it is "
+        f"{_number(health.size - value)}, which leaves k = {_number(value)} ± {error:.2g}; at the last level, "
+        f"{health.noise[-1]:.3g}, it is {_number(health.blow_up[-1])} ± {health.blow_up_se[-1]:.2g}."
     )
     if not health.enough_points:
         text += f" This takes 2,000 draws to be worth reading; here there were {health.num_points:,}."
@@ -69,7 +74,8 @@ def _dimension(health: "ManifoldHealth") -> str:
         gap = health.flipd - health.flipd_training
         place = int(np.argmax(np.where(np.isfinite(gap), gap, np.inf)))
         text += (
-            f" At training points it is {health.flipd_training[place]:.2f} where it is {health.flipd[place]:.2f} at "
+            f" At training points it is {_number(health.flipd_training[place])} where it is "
+            f"{_number(health.flipd[place])} at "
             f"held-out ones (noise {health.noise[place]:.3g}, where they differ most); the true score makes no "
             "difference between them."
         )

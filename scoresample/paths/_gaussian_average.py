@@ -61,10 +61,7 @@ def gaussian_average(
             return own
         return own + log_factor(chunk.features.astype(y.dtype))
 
-    def at_distances(chunk: PointSet) -> Visit:
-        differences = chunk.points.astype(y.dtype) - y
-        logits = log_weights(chunk) - jnp.sum(differences**2, axis=-1) / (2 * variance)
-        return logits, lambda weights: jnp.sum(weights[..., None] * differences, axis=(0, 1))
+    at_distances = _by_differences(y, variance, log_weights)
 
     def at_products(chunk: PointSet) -> Visit:
         x = chunk.points.astype(y.dtype)
@@ -81,22 +78,42 @@ def gaussian_average(
         return _running_softmax(at_distances, few, y)
 
     def nearest() -> Average:
-        lifted = _least_distances(jax.lax.stop_gradient(y), variance, chunks, log_weights)
-        # Without the barrier XLA sorts all blocks on the CPU, which takes ten times as long as everything else.
-        negative, which = jax.lax.optimization_barrier(jax.lax.top_k(-lifted.ravel(), _NEAREST_BLOCKS + 1))
-        groups = jnp.stack(jnp.divmod(which[:_NEAREST_BLOCKS], lifted.shape[1]), axis=1).reshape(-1, _GROUP, 2)
-
-        def near(places: Array) -> Visit:
-            return at_distances(jax.tree.map(lambda leaf: leaf[places[:, 0], :, places[:, 1]], chunks))
-
-        average = _running_softmax(near, groups, y)
-        others = jnp.where(lifted >= -negative[-1], -lifted, -jnp.inf)
-        unsure = _may_count(jax.lax.stop_gradient(y), variance, points, others, average[0])
+        average, unsure = _over_nearest(y, variance, points, log_weights)
         return jax.lax.cond(_any(jax.lax.stop_gradient(unsure)), exactly, lambda: average)
 
     small = points.log_weights.size <= _SMALL
     rounding = jnp.finfo(y.dtype).eps * points.squared_radius.astype(y.dtype) / (2 * variance)
     return jax.lax.cond(rounding > _TOLERATED, exactly if small else nearest, expanded)
+
+
+def _by_differences(y: Array, variance: Array, log_weights: Callable[[PointSet], Array]) -> Callable[[PointSet], Visit]:
+    """Of a chunk: log weights by exact distances, and the sum of the differences."""
+
+    def visit(chunk: PointSet) -> Visit:
+        differences = chunk.points.astype(y.dtype) - y
+        logits = log_weights(chunk) - jnp.sum(differences**2, axis=-1) / (2 * variance)
+        return logits, lambda weights: jnp.sum(weights[..., None] * differences, axis=(0, 1))
+
+    return visit
+
+
+def _over_nearest(
+    y: Array, variance: Array, points: PointSet, log_weights: Callable[[PointSet], Array]
+) -> tuple[Average, Array]:
+    """The average over the blocks with the nearest points, and whether others may count."""
+    chunks = points._replace(centre=None, squared_radius=None)
+    visit, here = _by_differences(y, variance, log_weights), jax.lax.stop_gradient(y)
+    lifted = _least_distances(here, variance, chunks, log_weights)
+    # Without the barrier XLA sorts all blocks on the CPU, which takes ten times as long as everything else.
+    negative, which = jax.lax.optimization_barrier(jax.lax.top_k(-lifted.ravel(), _NEAREST_BLOCKS + 1))
+    groups = jnp.stack(jnp.divmod(which[:_NEAREST_BLOCKS], lifted.shape[1]), axis=1).reshape(-1, _GROUP, 2)
+
+    def near(places: Array) -> Visit:
+        return visit(jax.tree.map(lambda leaf: leaf[places[:, 0], :, places[:, 1]], chunks))
+
+    average = _running_softmax(near, groups, y)
+    others = jnp.where(lifted >= -negative[-1], -lifted, -jnp.inf)
+    return average, _may_count(here, variance, points, others, average[0])
 
 
 def _products(x: Array, y: Array) -> Array:

@@ -372,3 +372,13 @@ def test_what_is_no_perturbed_score_is_refused() -> None:
     wrong: Any = ss.Gaussian(jnp.zeros(2), 1.0)
     with pytest.raises(TypeError, match="`score` must be a perturbed score, got Gaussian"):
         ss.manifold_health(wrong, plane_draws(100), key=KEY)
+
+
+def test_a_score_that_is_not_finite_at_the_end_fails() -> None:
+    path = ss.PerturbedScore(lambda z, t: jnp.where(t < 1e-3, jnp.nan, -z), ss.VP(), structure=jnp.zeros(3))
+    data = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    health = ss.manifold_health(path, data, key=jax.random.key(0), dimension=3)
+    assert np.isnan(health.energy.rate[-1])
+    (check,) = [check for check in health.checks if "finite-energy" in check.name]
+    assert (check.passed, check.severity) == (False, "fail")
+    assert np.isfinite(health.energy.total)
