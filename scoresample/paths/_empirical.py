@@ -33,7 +33,7 @@ class EmpiricalPerturbedScore(AbstractPerturbedScore, AbstractDensityPath):
     (sigma^2 + alpha^2 h^2) I)``, with the score ``(alpha E[x | z] - z)/(sigma^2 + alpha^2 h^2)``: an average of the
     points under their posterior weights. It is what a network of unlimited size learns from the points by denoising
     score matching (Vincent 2011, Neural Computation 23(7)), and it remembers them: with a bandwidth h of zero every
-    draw of a sampler that goes on to t=0 is one of the points (Pidstrigach 2022, arXiv 2206.01018, section 4). Stop
+    draw of a sampler that goes on to t=0 is one of the points (Pidstrigach 2022, arXiv 2206.01018). Stop
     early (`delta` of the samplers), or smooth: with h > 0 this is the score of the points' kernel density estimate.
 
     Exact up to rounding at all levels of noise, also where single precision cannot tell squared distances apart by
@@ -352,6 +352,7 @@ def _features(
             raise ValueError("`condition_bandwidth` came without `conditions`.")
         return None, (None, None), None
     values = np.asarray(conditions)
+    values = values.astype(int) if values.dtype == bool else values
     if values.ndim == 0 or len(values) != number or not _is_real(values):
         raise ValueError(f"`conditions` must be numbers, one for each of the {number} points, got {values.shape}.")
     shape, rows = values.shape[1:], values.reshape(number, -1)

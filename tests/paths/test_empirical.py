@@ -280,6 +280,8 @@ def test_a_label_chooses_its_points() -> None:
         alone = perturb(points[labels == label], PROCESS)
         for got, want in zip(both(path.given(label), z, t), both(alone, z, t), strict=True):
             assert np.allclose(got, want, atol=1e-3)
+    by_truth = perturb(points, PROCESS, conditions=labels == 8).given(True)
+    assert np.allclose(both(by_truth, z, t)[0], both(path.given(8), z, t)[0], atol=1e-4)
     everything = perturb(points, PROCESS)
     assert np.allclose(both(path, z, t)[0], both(everything, z, t)[0], atol=1e-4)
 
