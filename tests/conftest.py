@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
+_MOST_MEMORY_MAPPINGS = 20_000
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -39,6 +41,22 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Between modules, drop the compiled programs when there are too many for one process.
+
+    Each holds some memory mappings, of which Linux gives a process 65,530 by default. Beyond them XLA's next program
+    ends in a segmentation fault.
+    """
+    if nextitem is not None and nextitem.path != item.path and _memory_mappings() > _MOST_MEMORY_MAPPINGS:
+        jax.clear_caches()
+
+
+def _memory_mappings() -> int:
+    """How many this process holds; 0 where the system does not say."""
+    listing = Path("/proc/self/maps")
+    return len(listing.read_bytes().splitlines()) if listing.exists() else 0
 
 
 @pytest.fixture(scope="session")
