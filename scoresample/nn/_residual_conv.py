@@ -80,10 +80,11 @@ class ResidualConv(eqx.Module):
         Raises:
             ValueError: if a size is out of range.
         """
-        least = (("width", width, 1), ("blocks", blocks, 1), ("channels", 1 if channels is None else channels, 1))
-        for name, size, lowest in (*least, ("condition_channels", condition_channels, 0), ("num_scales", num_scales, 0)):
-            if size < lowest:
-                raise ValueError(f"`{name}` must be at least {lowest}, got {size}.")
+        sizes = {"width": width, "blocks": blocks, "channels": 1 if channels is None else channels}
+        counts = {"condition_channels": condition_channels, "num_scales": num_scales}
+        for name, size in (sizes | counts).items():
+            if size < int(name in sizes):
+                raise ValueError(f"`{name}` must be at least {int(name in sizes)}, got {size}.")
         if not 1 <= num_axes <= 3:
             raise ValueError(f"`num_axes` must be 1, 2 or 3, got {num_axes}.")
         self.num_axes, self.width, self.blocks, self.channels = num_axes, width, blocks, channels

@@ -5,7 +5,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from scoresample.paths import AbstractCascadedPath, AbstractNoiseProcess, AbstractScorePath
@@ -93,7 +92,7 @@ class WaveletPath(AbstractCascadedPath):
     def stage_names(self) -> tuple[str, ...]:
         """What each stage draws, by its size."""
         sizes = [" x ".join(str(n) for n in shape) for shape in self.transform.shapes]
-        return (f"coarsest field {sizes[0]}", *(f"details {size}" for size in sizes[:-1]))
+        return (f"coarsest field {sizes[0]}", *(f"details {size}" for size in sizes))
 
     def stage(self, index: int, known: Position | None) -> AbstractScorePath:
         """The path of the coarsest field, or of the details of one scale given the field there."""
