@@ -164,6 +164,16 @@ def _split_conditions(path: AbstractScorePath) -> tuple[AbstractScorePath, Abstr
     return shared, conditions
 
 
+def _check_number(path: AbstractScorePath, num_particles: int) -> None:
+    """Raise unless a path has as many conditions as there are particles, or the same for all."""
+    numbers = {leaf.shape[0] for leaf in jax.tree.leaves(_split_conditions(path)[1])}
+    if numbers - {num_particles}:
+        raise ValueError(
+            f"`target` holds conditions for {numbers.pop()} particles, but {num_particles} are asked for. Give "
+            "each its own, num_samples * num_chains of them, or one for all."
+        )
+
+
 def _slice_conditions(path: AbstractScorePath, chosen: np.ndarray) -> AbstractScorePath:
     """The path with the conditions of some particles only."""
     axes = path.condition_axes()
@@ -194,6 +204,7 @@ def run_particles(
     interact; keys are folded from the key and the block, so draws depend on the key and the block size only. Every
     block is written to its place in one buffer on the host as soon as it is there.
     """
+    _check_number(path, num_particles)
     at_once = num_devices(mesh)
     if sampler.interacting:
         size, mesh, at_once = num_particles, None, 1
