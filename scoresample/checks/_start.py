@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from scoresample.checks._check import Check, graded_check
-from scoresample.paths import AbstractPerturbedScore, denoise_particles
+from scoresample.paths import AbstractPerturbedScore, denoise_particles, num_conditions, of_particles
 from scoresample.scores import Position
 
 _NUM_PARTICLES = 256
@@ -50,6 +50,9 @@ def measure_start(path: AbstractPerturbedScore, key: Array, t: Array) -> Array:
     """`start_mismatch` at fresh draws of the start: one evaluation of the score for each."""
     t = t.astype(jnp.result_type(*jax.tree.leaves(path.structure)))
     particles = path.sample_reference(key, _NUM_PARTICLES, t)
+    conditions = num_conditions(path)
+    if conditions is not None:
+        path = of_particles(path, jnp.arange(_NUM_PARTICLES) % conditions)
     return start_mismatch(path, particles, denoise_particles(path, particles, t), t)
 
 

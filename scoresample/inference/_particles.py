@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from scoresample.inference._progress import chunk_length, progress_bar
 from scoresample.inference._sharding import num_devices, on_devices
-from scoresample.paths import AbstractScorePath
+from scoresample.paths import AbstractScorePath, num_conditions, of_particles
 from scoresample.samplers import AbstractParticleSampler, AbstractPathSampler, ParticleInfo
 from scoresample.scores import Position
 
@@ -166,25 +166,12 @@ def _split_conditions(path: AbstractScorePath) -> tuple[AbstractScorePath, Abstr
 
 def _check_number(path: AbstractScorePath, num_particles: int) -> None:
     """Raise unless a path has as many conditions as there are particles, or the same for all."""
-    numbers = {leaf.shape[0] for leaf in jax.tree.leaves(_split_conditions(path)[1])}
-    if numbers - {num_particles}:
+    number = num_conditions(path)
+    if number is not None and number != num_particles:
         raise ValueError(
-            f"`target` holds conditions for {numbers.pop()} particles, but {num_particles} are asked for. Give "
-            "each its own, num_samples * num_chains of them, or one for all."
+            f"`target` holds conditions for {number} particles, but {num_particles} are asked for. Give each its own, "
+            "num_samples * num_chains of them, or one for all."
         )
-
-
-def _slice_conditions(path: AbstractScorePath, chosen: np.ndarray) -> AbstractScorePath:
-    """The path with the conditions of some particles only."""
-    axes = path.condition_axes()
-    if axes is None:
-        return path
-    return jax.tree.map(
-        lambda axis, part: part if axis is None else jax.tree.map(lambda x: x[chosen], part),
-        axes,
-        path,
-        is_leaf=lambda leaf: leaf is None,
-    )
 
 
 def run_particles(
@@ -217,7 +204,7 @@ def run_particles(
     with progress_bar(total, type(sampler).__name__, show=show) as bar:
         for first in range(0, num_blocks, at_once):
             blocks = [min(first + k, num_blocks - 1) for k in range(at_once)]
-            parts = [_slice_conditions(path, _particles_of(block, size, num_particles)) for block in blocks]
+            parts = [of_particles(path, _particles_of(block, size, num_particles)) for block in blocks]
             keys = [jax.random.fold_in(key, block) for block in blocks]
             if mesh is not None:
                 shared, conditions = zip(*(_split_conditions(part) for part in parts), strict=True)

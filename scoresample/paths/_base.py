@@ -157,3 +157,35 @@ def score_particles(path: AbstractScorePath, particles: Position, t: Array) -> P
         The standard scores, a tree like `particles`.
     """
     return jax.vmap(lambda p, z: p.standard_score(z, t), in_axes=(path.condition_axes(), 0))(path, particles)
+
+
+def of_particles(path: AbstractScorePath, chosen: Any) -> Any:
+    """The path with the conditions of some particles only; the path itself where they share one or have none.
+
+    Arguments:
+        path: the path.
+        chosen: which particles, a slice or an array of their numbers.
+    """
+    axes = path.condition_axes()
+    if axes is None:
+        return path
+    return jax.tree.map(
+        lambda axis, part: part if axis is None else jax.tree.map(lambda x: x[chosen], part),
+        axes,
+        path,
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
+def num_conditions(path: AbstractScorePath) -> int | None:
+    """How many particles have a condition of their own, or None where they share one or have none."""
+    axes = path.condition_axes()
+    if axes is None:
+        return None
+    sizes = jax.tree.map(
+        lambda axis, part: None if axis is None else jax.tree.map(lambda x: x.shape[0], part),
+        axes,
+        path,
+        is_leaf=lambda leaf: leaf is None,
+    )
+    return jax.tree.leaves(sizes)[0]

@@ -364,9 +364,7 @@ def _constrain_from(kind: str, structure: Structure, arrays: Arrays, given: Cons
 
 
 _RECORD_ARRAYS = ("train_loss", "validation_loss", "validation_epochs", "level_edges", "loss_by_level")
-_RECORD_OF_CONDITIONS = {"condition_size", "condition_shape"}
-"""Settings that files of networks without conditions do not have."""
-_COUNTS = ("best_epoch", "num_train", "num_validation", "num_parameters")
+_RECORD_COUNTS = ("best_epoch", "num_train", "num_validation", "num_parameters")
 _RECORD_NUMBERS = ("seconds", "epoch_seconds", "smallest_scale")
 """May be nan, or missing from files of earlier releases."""
 
