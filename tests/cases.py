@@ -204,6 +204,41 @@ def energy_path() -> PerturbedEnergy:
     )
 
 
+def tree_condition() -> dict[str, Array]:
+    return {"high": jnp.array([0.3, -0.7]), "low": jnp.asarray(2.0)}
+
+
+def conditional_path() -> PerturbedScore:
+    """Somebody's own denoiser of trees around a condition, which is a tree too, under one condition."""
+
+    def denoiser(z: Position, sigma: Array, condition: Any, gain: Array) -> Position:
+        shift = {"effects": condition["high"], "log_scale": condition["low"]}
+        return jax.tree.map(lambda x, c: (gain.astype(x.dtype) * x + sigma**2 * c) / (1 + sigma**2), z, shift)
+
+    path = PerturbedScore(
+        denoiser,
+        VE(0.01, 50.0),
+        structure=tree_position(),
+        prediction="denoised",
+        time="sigma",
+        args=(jnp.asarray(0.9),),
+        condition=tree_condition(),
+        condition_location=1.0,
+        condition_scale={"high": jnp.array([1.0, 2.0]), "low": jnp.asarray(3.0)},
+    )
+    return path.given(tree_condition())
+
+
+def conditional_energy_path() -> PerturbedEnergy:
+    """Somebody's own log densities around a condition."""
+
+    def logdensity(y: Position, s: Array, shift: Array) -> Array:
+        return -0.5 * jnp.sum((y - shift) ** 2) / (1 + s**2) - 0.1 * jnp.sum(jnp.cos(y + shift)) / (1 + s)
+
+    path = PerturbedEnergy(logdensity, VP(), structure=jnp.zeros(2), condition=jnp.zeros(2), condition_scale=2.0)
+    return path.given(jnp.array([1.0, -3.0]))
+
+
 def array_network_path() -> PerturbedScore:
     """A noise-predicting network of the discrete kind, on arrays of two axes."""
     return PerturbedScore(
@@ -223,6 +258,9 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "network of a tree": network_path,
     "network of an array": array_network_path,
     "energy of a tree": energy_path,
+    "conditional network of a tree": conditional_path,
+    "conditional network under another process": lambda: conditional_path().with_process(VP()),
+    "conditional energy": conditional_energy_path,
     "network under another process": lambda: network_path().with_process(VP()),
     "noised gaussian of a tree": lambda: perturb(gaussian_tree(), VP()),
     "noised points": lambda: perturb(mixture().sample(jax.random.key(3), 30), VP()),

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from scoresample.inference._progress import chunk_length, progress_bar
 from scoresample.inference._sharding import num_devices, on_devices
-from scoresample.paths import AbstractScorePath, with_conditions_of
+from scoresample.paths import AbstractScorePath, num_conditions, of_particles
 from scoresample.samplers import AbstractParticleSampler, AbstractPathSampler, ParticleInfo
 from scoresample.scores import Position
 
@@ -164,6 +164,16 @@ def _split_conditions(path: AbstractScorePath) -> tuple[AbstractScorePath, Abstr
     return shared, conditions
 
 
+def _check_number(path: AbstractScorePath, num_particles: int) -> None:
+    """Raise unless a path has as many conditions as there are particles, or the same for all."""
+    number = num_conditions(path)
+    if number is not None and number != num_particles:
+        raise ValueError(
+            f"`target` holds conditions for {number} particles, but {num_particles} are asked for. Give each its own, "
+            "num_samples * num_chains of them, or one for all."
+        )
+
+
 def run_particles(
     path: AbstractScorePath,
     sampler: AbstractParticleSampler[Any],
@@ -182,6 +192,7 @@ def run_particles(
     interact; keys are folded from the key and the block, so draws depend on the key and the block size only. Every
     block is written to its place in one buffer on the host as soon as it is there.
     """
+    _check_number(path, num_particles)
     at_once = num_devices(mesh)
     if sampler.interacting:
         size, mesh, at_once = num_particles, None, 1
@@ -194,7 +205,7 @@ def run_particles(
     with progress_bar(total, f"{type(sampler).__name__} {label}".rstrip(), show=show) as bar:
         for first in range(0, num_blocks, at_once):
             blocks = [min(first + k, num_blocks - 1) for k in range(at_once)]
-            parts = [with_conditions_of(path, _particles_of(block, size, num_particles)) for block in blocks]
+            parts = [of_particles(path, _particles_of(block, size, num_particles)) for block in blocks]
             keys = [jax.random.fold_in(key, block) for block in blocks]
             if mesh is not None:
                 shared, conditions = zip(*(_split_conditions(part) for part in parts), strict=True)

@@ -1,7 +1,7 @@
 """Denoisers around raw networks, with inputs and outputs of unit scale at every noise level."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 from scoresample.scores import Position, inner_product
 
-Network = Callable[[Position, Array], Position]
-"""(x of unit variance, log s) -> tree like x; unbatched."""
+Network = Callable[..., Position]
+"""(x of unit variance, log s) -> tree like x, or with conditions (x, log s, condition) -> tree like x; unbatched."""
 
 Parametrisation = Literal["edm", "velocity", "noise", "score", "energy"]
 """What a network stands for."""
@@ -21,7 +21,8 @@ Parametrisation = Literal["edm", "velocity", "noise", "score", "energy"]
 class PreconditionedDenoiser(eqx.Module):
     """An estimate of ``E[z_0 | z_0 + s e = y]`` for data of unit variance, from a network F.
 
-    F sees ``x = y / sqrt(1 + s^2)``, which has unit variance at every noise level s, and log s. It stands for
+    F sees ``x = y / sqrt(1 + s^2)``, which has unit variance at every noise level s, log s and, where the law is
+    conditional, the condition. It stands for
 
     * ``"edm"``: ``D = y / (1 + s^2) + s / sqrt(1 + s^2) F``, a target of unit variance at every level (Karras et al.
       2022, arXiv 2206.00364, table 1 with sigma_data = 1);
@@ -32,7 +33,7 @@ class PreconditionedDenoiser(eqx.Module):
     * ``"score"``: ``D = y + s^2 / sqrt(1 + s^2) F``, with F the score of x.
 
     Attributes:
-        network: F, a map (tree like y, log s) -> tree like y.
+        network: F, a map (tree like y, log s) -> tree like y; a condition is a third argument.
         parametrisation: what F stands for.
 
     Examples:
@@ -53,7 +54,7 @@ class PreconditionedDenoiser(eqx.Module):
                 f"{self.parametrisation!r}. An energy is made by PreconditionedEnergy."
             )
 
-    def __call__(self, y: Position, s: Array) -> Position:
+    def __call__(self, y: Position, s: Array, condition: Any = None) -> Position:
         """The denoised point, a tree like y."""
         total = 1 + s**2
         root = jnp.sqrt(total)
@@ -63,9 +64,9 @@ class PreconditionedDenoiser(eqx.Module):
             "noise": (jnp.ones_like(s), -s),
             "score": (jnp.ones_like(s), s**2 / root),
         }[self.parametrisation]
-        return jax.tree.map(lambda leaf, out: keep * leaf + gain * out, y, self._output(y, s))
+        return jax.tree.map(lambda leaf, out: keep * leaf + gain * out, y, self._output(y, s, condition))
 
-    def score(self, y: Position, s: Array) -> Position:
+    def score(self, y: Position, s: Array, condition: Any = None) -> Position:
         """``(D - y) / s^2``, the score of the noised data at y, without the cancellation at little noise."""
         total = 1 + s**2
         root = jnp.sqrt(total)
@@ -75,11 +76,11 @@ class PreconditionedDenoiser(eqx.Module):
             "noise": (jnp.zeros_like(s), -1 / s),
             "score": (jnp.zeros_like(s), 1 / root),
         }[self.parametrisation]
-        return jax.tree.map(lambda leaf, out: pull * leaf + gain * out, y, self._output(y, s))
+        return jax.tree.map(lambda leaf, out: pull * leaf + gain * out, y, self._output(y, s, condition))
 
-    def _output(self, y: Position, s: Array) -> Position:
+    def _output(self, y: Position, s: Array, condition: Any) -> Position:
         root = jnp.sqrt(1 + s**2)
-        return self.network(jax.tree.map(lambda leaf: leaf / root, y), jnp.log(s))
+        return self.network(jax.tree.map(lambda leaf: leaf / root, y), jnp.log(s), *_told(condition))
 
 
 class PreconditionedEnergy(eqx.Module):
@@ -93,29 +94,29 @@ class PreconditionedEnergy(eqx.Module):
     free; the log-density Fokker-Planck penalty ties them together.
 
     Attributes:
-        network: F, a map (tree like y, log s) -> scalar, or tree like y.
+        network: F, a map (tree like y, log s) -> scalar, or tree like y; a condition is a third argument.
     """
 
     network: Network
 
-    def logdensity(self, y: Position, s: Array) -> Array:
+    def logdensity(self, y: Position, s: Array, condition: Any = None) -> Array:
         """The log density of the noised data at y: a scalar."""
         total = 1 + s**2
         x = jax.tree.map(lambda leaf: leaf / jnp.sqrt(total), y)
-        output = self.network(x, jnp.log(s))
+        output = self.network(x, jnp.log(s), *_told(condition))
         if jax.tree.structure(output) != jax.tree.structure(0) or jnp.ndim(output) != 0:
             _check_like(output, x)
             output = inner_product(output, x)
         size = sum(leaf.size for leaf in jax.tree.leaves(y))
         return output - 0.5 * inner_product(x, x) - 0.5 * size * (jnp.log(total) + np.log(2 * np.pi).item())
 
-    def __call__(self, y: Position, s: Array) -> Position:
+    def __call__(self, y: Position, s: Array, condition: Any = None) -> Position:
         """The denoised point, a tree like y."""
-        return jax.tree.map(lambda leaf, g: leaf + s**2 * g, y, self.score(y, s))
+        return jax.tree.map(lambda leaf, g: leaf + s**2 * g, y, self.score(y, s, condition))
 
-    def score(self, y: Position, s: Array) -> Position:
+    def score(self, y: Position, s: Array, condition: Any = None) -> Position:
         """The gradient of the log density."""
-        return jax.grad(self.logdensity)(y, s)
+        return jax.grad(self.logdensity)(y, s, condition)
 
 
 class DenoiserEnsemble(eqx.Module):
@@ -129,21 +130,21 @@ class DenoiserEnsemble(eqx.Module):
     members: PreconditionedDenoiser
     num_members: int = eqx.field(static=True)
 
-    def every(self, y: Position, s: Array) -> Position:
+    def every(self, y: Position, s: Array, condition: Any = None) -> Position:
         """What each member says: trees like y with a leading axis of members."""
-        return eqx.filter_vmap(lambda member: member(y, s), in_axes=(eqx.if_array(0),))(self.members)
+        return eqx.filter_vmap(lambda member: member(y, s, condition), in_axes=(eqx.if_array(0),))(self.members)
 
-    def __call__(self, y: Position, s: Array) -> Position:
+    def __call__(self, y: Position, s: Array, condition: Any = None) -> Position:
         """The mean of the denoised points, a tree like y."""
-        return jax.tree.map(lambda x: x.mean(axis=0), self.every(y, s))
+        return jax.tree.map(lambda x: x.mean(axis=0), self.every(y, s, condition))
 
-    def spread(self, y: Position, s: Array) -> Array:
+    def spread(self, y: Position, s: Array, condition: Any = None) -> Array:
         """Root mean square deviation of the members' noise predictions ``(y - D)/s`` from their mean: a scalar.
 
         In units of the noise. At much noise, where the data hardly matter, the ``"edm"`` and ``"velocity"``
         parametrisations agree by construction, and it falls like 1/s.
         """
-        deviations = jax.tree.map(lambda x: ((x - x.mean(axis=0)) / s) ** 2, self.every(y, s))
+        deviations = jax.tree.map(lambda x: ((x - x.mean(axis=0)) / s) ** 2, self.every(y, s, condition))
         leaves = jax.tree.leaves(deviations)
         return jnp.sqrt(sum(leaf.sum() for leaf in leaves) / sum(leaf.size for leaf in leaves))
 
@@ -155,6 +156,11 @@ class DenoiserEnsemble(eqx.Module):
 def parameter_count(module: eqx.Module) -> int:
     """The number of numbers in a module's floating arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(module, eqx.is_inexact_array)))
+
+
+def _told(condition: Any) -> tuple[Any, ...]:
+    """The third argument of a network of a conditional law; networks without conditions take two."""
+    return () if condition is None else (condition,)
 
 
 def _check_like(output: Position, x: Position) -> None:

@@ -1,6 +1,6 @@
 """A residual multilayer perceptron that is told the noise level."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -49,6 +49,9 @@ class FiLMBlock(eqx.Module):
 class ResidualMLP(eqx.Module):
     """A network (x, log sigma) -> tree like x, for positions of any shapes: they are laid out in one vector.
 
+    With a `condition_size` it is a network (x, log sigma, condition) -> tree like x: the condition's numbers stand
+    beside those of x.
+
     Attributes:
         dimension: numbers in a position.
         width: width of the hidden layers.
@@ -56,6 +59,7 @@ class ResidualMLP(eqx.Module):
         outputs: length of the output vector, or None for a tree like x. 1 gives a scalar, for energies.
         noise_level: ``"film"`` scales and shifts every block by features of the noise level; ``"concatenate"`` hands
             them over once, beside x.
+        condition_size: numbers in a condition, or None where there is none.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -69,6 +73,7 @@ class ResidualMLP(eqx.Module):
     depth: int = eqx.field(static=True)
     outputs: int | None = eqx.field(static=True)
     noise_level: Modulation = eqx.field(static=True)
+    condition_size: int | None = eqx.field(static=True)
     features: NoiseLevelFeatures
     embed: eqx.nn.Linear
     lift: eqx.nn.Linear
@@ -83,6 +88,7 @@ class ResidualMLP(eqx.Module):
         depth: int = 3,
         outputs: int | None = None,
         noise_level: Modulation = "film",
+        condition_size: int | None = None,
         key: Array,
     ) -> None:
         """Make a network.
@@ -93,32 +99,47 @@ class ResidualMLP(eqx.Module):
             depth: number of residual blocks.
             outputs: length of the output vector, or None for a tree like x.
             noise_level: ``"film"`` or ``"concatenate"``.
+            condition_size: numbers in a condition, in all its arrays together, or None.
             key: random key of the initial weights.
 
         Raises:
             ValueError: if a size is below 1 or `noise_level` is unknown.
         """
-        for name, size in (("dimension", dimension), ("width", width), ("depth", depth), ("outputs", outputs or 1)):
+        sizes = {"dimension": dimension, "width": width, "depth": depth, "outputs": outputs or 1}
+        for name, size in {**sizes, "condition_size": 1 if condition_size is None else condition_size}.items():
             if size < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {size}.")
         if noise_level not in get_args(Modulation):
             raise ValueError(f"`noise_level` must be one of {list(get_args(Modulation))}, got {noise_level!r}.")
         self.dimension, self.width, self.depth = dimension, width, depth
-        self.outputs, self.noise_level = outputs, noise_level
+        self.outputs, self.noise_level, self.condition_size = outputs, noise_level, condition_size
         keys = jax.random.split(key, depth + 3)
         film = noise_level == "film"
         self.features = NoiseLevelFeatures()
         self.embed = eqx.nn.Linear(self.features.num_features, _EMBEDDING_WIDTH, key=keys[0])
-        self.lift = eqx.nn.Linear(dimension + (0 if film else _EMBEDDING_WIDTH), width, key=keys[1])
+        inputs = dimension + (condition_size or 0) + (0 if film else _EMBEDDING_WIDTH)
+        self.lift = eqx.nn.Linear(inputs, width, key=keys[1])
         self.blocks = tuple(FiLMBlock(width, _EMBEDDING_WIDTH if film else None, key=k) for k in keys[3:])
         project = eqx.nn.Linear(width, dimension if outputs is None else outputs, key=keys[2])
         self.project = zeroed(project)
 
-    def __call__(self, x: Position, log_sigma: Float[Array, ""]) -> Position:
-        """The network's output at one point and noise level."""
+    def __call__(self, x: Position, log_sigma: Float[Array, ""], condition: Any = None) -> Position:
+        """The network's output at one point, noise level and condition.
+
+        Raises:
+            ValueError: if the condition has other numbers than the network was made for.
+        """
         vector, unravel = ravel_pytree(x)
+        told = ravel_pytree(condition)[0]
+        if told.size != (self.condition_size or 0):
+            raise ValueError(
+                f"`condition` has {told.size} numbers, but this network takes {self.condition_size or 0}. Say it when "
+                "you make it: ResidualMLP(..., condition_size=)."
+            )
         features = jax.nn.silu(self.embed(self.features(log_sigma)))
-        hidden = self.lift(vector if self.noise_level == "film" else jnp.concatenate([vector, features]))
+        beside = [] if self.condition_size is None else [told]
+        beside += [] if self.noise_level == "film" else [features]
+        hidden = self.lift(jnp.concatenate([vector, *beside]) if beside else vector)
         for block in self.blocks:
             hidden = block(hidden, features)
         output = self.project(jax.nn.silu(hidden))

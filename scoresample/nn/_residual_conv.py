@@ -1,6 +1,5 @@
 """A network of local convolutions, for fields of any size."""
 
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -149,5 +148,3 @@ def _one_array(name: str, tree: Position) -> tuple[Array, jax.tree_util.PyTreeDe
     if len(leaves) != 1:
         raise ValueError(f"`{name}` must be one array, got {len(leaves)}.")
     return leaves[0], structure
-
-

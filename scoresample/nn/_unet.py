@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from scoresample.nn._channels_last import convolve, normalise
 from scoresample.nn._features import NoiseLevelFeatures, zeroed
 from scoresample.scores import Position
 
@@ -34,14 +36,17 @@ class _ConvBlock(eqx.Module):
         self.skip = None if inputs == outputs else eqx.nn.Conv(num_axes, inputs, outputs, 1, key=keys[3])
 
     def __call__(self, hidden: Array, features: Array) -> Array:
-        inner = self.first(jax.nn.silu(self.norm(hidden)))
-        gain, shift = jnp.split(self.modulation(features).reshape(-1, *(1,) * (hidden.ndim - 1)), 2)
-        inner = self.second(jax.nn.silu((1 + gain) * inner + shift))
-        return inner + (hidden if self.skip is None else self.skip(hidden))
+        inner = convolve(self.first, jax.nn.silu(normalise(self.norm, hidden)))
+        gain, shift = jnp.split(self.modulation(features), 2)
+        inner = convolve(self.second, jax.nn.silu((1 + gain) * inner + shift))
+        return inner + (hidden if self.skip is None else convolve(self.skip, hidden))
 
 
 class UNet(eqx.Module):
     """A network (x, log sigma) -> array like x, for fields and images of one to three axes.
+
+    With a `condition_shape` it is a network (x, log sigma, condition) -> array like x: the condition, a field on the
+    same cells, enters as further channels.
 
     Going down, each level halves the resolution with a strided convolution; going up, it is doubled by repetition, and
     what the way down knew at that resolution is put beside it. Every block is modulated by the noise level.
@@ -55,6 +60,8 @@ class UNet(eqx.Module):
         blocks: residual blocks on each level, on either way.
         channels: whether the first axis of the shape is one of channels.
         periodic: whether the field goes on at the other side, as on a lattice.
+        condition_shape: shape of the condition, the space of x, with an axis of channels before it or without; None
+            where there is none.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -69,6 +76,7 @@ class UNet(eqx.Module):
     blocks: int = eqx.field(static=True)
     channels: bool = eqx.field(static=True)
     periodic: bool = eqx.field(static=True)
+    condition_shape: tuple[int, ...] | None = eqx.field(static=True)
     features: NoiseLevelFeatures
     embed: eqx.nn.Linear
     lift: eqx.nn.Conv
@@ -88,6 +96,7 @@ class UNet(eqx.Module):
         blocks: int = 1,
         channels: bool = False,
         periodic: bool = False,
+        condition_shape: tuple[int, ...] | None = None,
         key: Array,
     ) -> None:
         """Make a network.
@@ -99,11 +108,13 @@ class UNet(eqx.Module):
             blocks: residual blocks on each level.
             channels: whether the first axis of the shape is one of channels.
             periodic: whether the field is periodic.
+            condition_shape: shape of a condition on the same cells: the event's space, with an axis of channels before
+                it or without.
             key: random key of the initial weights.
 
         Raises:
-            ValueError: if a size is below 1, the shape has no or more than three axes of space, or an axis cannot be
-                halved so often.
+            ValueError: if a size is below 1, the shape has no or more than three axes of space, an axis cannot be
+                halved so often, or the condition has another space.
         """
         shape = tuple(int(length) for length in shape)
         num_channels, space = (shape[0], shape[1:]) if channels else (1, shape)
@@ -117,6 +128,14 @@ class UNet(eqx.Module):
                 f"`shape`: the axes {space} must be multiples of {2**num_levels} to be halved {num_levels} times. Pad "
                 "the data, or lower `num_levels`."
             )
+        if condition_shape is not None:
+            condition_shape = tuple(int(length) for length in condition_shape)
+            if condition_shape[-len(space) :] != space or len(condition_shape) > len(space) + 1 or 0 in condition_shape:
+                raise ValueError(
+                    f"`condition_shape` must be the space {space}, or have one axis of channels before it, got "
+                    f"{condition_shape}. Bring conditions of a lower resolution to that of x first."
+                )
+        self.condition_shape = condition_shape
         self.shape, self.width, self.num_levels, self.blocks = shape, width, num_levels, blocks
         self.channels, self.periodic = channels, periodic
         axes, mode = len(space), "CIRCULAR" if periodic else "ZEROS"
@@ -129,7 +148,8 @@ class UNet(eqx.Module):
 
         self.features = NoiseLevelFeatures()
         self.embed = eqx.nn.Linear(self.features.num_features, _EMBEDDING_WIDTH, key=next(keys))
-        self.lift = _conv(axes, num_channels, width, mode, key=next(keys))
+        told = 0 if condition_shape is None else math.prod(condition_shape) // math.prod(space)
+        self.lift = _conv(axes, num_channels + told, width, mode, key=next(keys))
         self.down = tuple(row(w, w) for w in widths[:-1])
         self.halve = tuple(_conv(axes, a, b, mode, stride=2, key=next(keys)) for a, b in itertools.pairwise(widths))
         self.middle = row(widths[-1], widths[-1])
@@ -137,29 +157,44 @@ class UNet(eqx.Module):
         self.up = tuple(row(2 * w, w) for w in widths[:-1])
         self.project = zeroed(_conv(axes, width, num_channels, mode, key=next(keys)))
 
-    def __call__(self, x: Position, log_sigma: Float[Array, ""]) -> Position:
-        """The network's output at one point (an array, or a tree of one array) and noise level.
+    def __call__(self, x: Position, log_sigma: Float[Array, ""], condition: Any = None) -> Position:
+        """The network's output at one point (an array, or a tree of one array), noise level and condition.
 
         Raises:
-            ValueError: if x is not one array of the network's shape.
+            ValueError: if x is not one array of the network's shape, or the condition not one of its own.
         """
         leaves, tree = jax.tree.flatten(x)
         if len(leaves) != 1 or leaves[0].shape != self.shape:
             raise ValueError(f"`x` must be one array of shape {self.shape}, got {[leaf.shape for leaf in leaves]}.")
         features = jax.nn.silu(self.embed(self.features(log_sigma)))
-        hidden = self.lift(leaves[0] if self.channels else leaves[0][None])
+        hidden = convolve(self.lift, self._channels_last(leaves[0], condition))
         known = []
         for row, halve in zip(self.down, self.halve, strict=True):
             hidden = _apply(row, hidden, features)
             known.append(hidden)
-            hidden = halve(hidden)
+            hidden = convolve(halve, hidden)
         hidden = _apply(self.middle, hidden, features)
         for row, narrow in zip(reversed(self.up), reversed(self.narrow), strict=True):
-            for axis in range(1, hidden.ndim):
+            for axis in range(hidden.ndim - 1):
                 hidden = jnp.repeat(hidden, 2, axis=axis)
-            hidden = _apply(row, jnp.concatenate([narrow(hidden), known.pop()]), features)
-        output = self.project(jax.nn.silu(hidden))
-        return jax.tree.unflatten(tree, [output if self.channels else output[0]])
+            hidden = _apply(row, jnp.concatenate([convolve(narrow, hidden), known.pop()], axis=-1), features)
+        output = convolve(self.project, jax.nn.silu(hidden))
+        return jax.tree.unflatten(tree, [jnp.moveaxis(output, -1, 0) if self.channels else output[..., 0]])
+
+    def _channels_last(self, x: Array, condition: Any) -> Array:
+        """The input, and the condition beside it, with channels last."""
+        arrays, shapes = [x, *jax.tree.leaves(condition)], [self.shape]
+        if self.condition_shape is not None:
+            shapes.append(self.condition_shape)
+        if [array.shape for array in arrays] != shapes:
+            raise ValueError(
+                f"`condition` must be {'None' if len(shapes) == 1 else f'one array of shape {shapes[1]}'} for this "
+                f"network, got {[array.shape for array in arrays[1:]]}. Say it when you make it: "
+                "UNet(..., condition_shape=)."
+            )
+        axes = len(self.shape) - self.channels
+        parts = [jnp.moveaxis(a, 0, -1) if a.ndim > axes else a[..., None] for a in arrays]
+        return jnp.concatenate(parts, axis=-1)
 
 
 def _apply(row: tuple[_ConvBlock, ...], hidden: Array, features: Array) -> Array:

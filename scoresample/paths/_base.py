@@ -7,7 +7,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array
 
@@ -160,12 +159,12 @@ def score_particles(path: AbstractScorePath, particles: Position, t: Array) -> P
     return jax.vmap(lambda p, z: p.standard_score(z, t), in_axes=(path.condition_axes(), 0))(path, particles)
 
 
-def with_conditions_of[Path: AbstractScorePath](path: Path, chosen: np.ndarray) -> Path:
-    """The path with the conditions of some particles only; a path without conditions of particles as it is.
+def of_particles(path: AbstractScorePath, chosen: Any) -> Any:
+    """The path with the conditions of some particles only; the path itself where they share one or have none.
 
     Arguments:
         path: the path.
-        chosen: the particles' numbers.
+        chosen: which particles, a slice or an array of their numbers.
     """
     axes = path.condition_axes()
     if axes is None:
@@ -179,14 +178,14 @@ def with_conditions_of[Path: AbstractScorePath](path: Path, chosen: np.ndarray) 
 
 
 def num_conditions(path: AbstractScorePath) -> int | None:
-    """How many particles have a condition of their own, or None where none has."""
+    """How many particles have a condition of their own, or None where they share one or have none."""
     axes = path.condition_axes()
     if axes is None:
         return None
-    lengths = jax.tree.map(
-        lambda axis, part: [] if axis is None else [x.shape[0] for x in jax.tree.leaves(part)],
+    sizes = jax.tree.map(
+        lambda axis, part: None if axis is None else jax.tree.map(lambda x: x.shape[0], part),
         axes,
         path,
         is_leaf=lambda leaf: leaf is None,
     )
-    return jax.tree.leaves(lengths)[0]
+    return jax.tree.leaves(sizes)[0]

@@ -69,7 +69,9 @@ class Conditioning(eqx.Module):
                 f"{_shapes([('particles', *shape) for shape in one])} with one for each, got {_shapes(shapes)}."
             )
         if not all(_is_real(leaf) for leaf in leaves):
-            raise TypeError(f"`condition` must hold real numbers, got {[np.result_type(leaf).name for leaf in leaves]}.")
+            raise TypeError(
+                f"`condition` must hold real numbers, got {[np.result_type(leaf).name for leaf in leaves]}."
+            )
         value = _standard(condition, self.frame)
         return eqx.tree_at(lambda c: c.value, self, value, is_leaf=lambda leaf: leaf is None)
 

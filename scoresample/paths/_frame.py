@@ -64,9 +64,7 @@ class Frame(eqx.Module):
         return jax.tree.reduce(jnp.add, logs)
 
 
-def make_frame(
-    location: Position | None, scale: Position | None, structure: Structure, *, prefix: str = ""
-) -> Frame:
+def make_frame(location: Position | None, scale: Position | None, structure: Structure, *, prefix: str = "") -> Frame:
     """A checked [`Frame`][scoresample.paths.Frame] for positions of a structure.
 
     Arguments:
@@ -93,5 +91,7 @@ def make_frame(
 
     scale = complete(scale, f"{prefix}scale")
     if scale is not None and not all(bool(jnp.all(s > 0)) for s in jax.tree.leaves(scale)):
-        raise ValueError(f"`{prefix}scale` must be positive. A coordinate that never varies cannot be standardised: drop it.")
+        raise ValueError(
+            f"`{prefix}scale` must be positive. A coordinate that never varies cannot be standardised: drop it."
+        )
     return Frame(complete(location, f"{prefix}location"), scale)

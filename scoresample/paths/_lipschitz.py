@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from scoresample.paths._base import AbstractScorePath
+from scoresample.paths._base import AbstractScorePath, of_particles
 from scoresample.scores import Position
 
 _NUM_PARTICLES = 32
@@ -34,7 +34,7 @@ def estimate_lipschitz(path: AbstractScorePath, particles: Position, t: Array, *
     def norm(v: Position) -> Array:
         return jnp.sqrt(jax.tree.reduce(jnp.add, jax.tree.map(lambda a: jnp.sum(a**2), v)))
 
-    def largest(z: Position, v: Position) -> Array:
+    def largest(path: AbstractScorePath, z: Position, v: Position) -> Array:
         def body(carry: tuple[Position, Array], _: None) -> tuple[tuple[Position, Array], None]:
             v, size = carry
             v = jax.tree.map(lambda a: a / size, v)
@@ -45,4 +45,5 @@ def estimate_lipschitz(path: AbstractScorePath, particles: Position, t: Array, *
         (_, size), _ = jax.lax.scan(body, (v, norm(v)), None, length=_NUM_ITERATIONS)
         return size
 
-    return jnp.max(jax.vmap(largest)(some, directions))
+    path = of_particles(path, slice(_NUM_PARTICLES))
+    return jnp.max(jax.vmap(largest, in_axes=(path.condition_axes(), 0, 0))(path, some, directions))

@@ -163,8 +163,12 @@ class PerturbedScore(AbstractPerturbedScore):
         >>> standard_normal(jnp.array([1.0, -1.0]), 0.3).tolist()
         [-1.0, 1.0]
         >>> around = PerturbedScore(
-        ...     lambda y, s, c: (y + s**2 * c) / (1 + s**2), VP(), structure=jnp.zeros(1), condition=jnp.zeros(1),
-        ...     prediction="denoised", time="sigma",
+        ...     lambda y, s, c: (y + s**2 * c) / (1 + s**2),
+        ...     VP(),
+        ...     structure=jnp.zeros(1),
+        ...     condition=jnp.zeros(1),
+        ...     prediction="denoised",
+        ...     time="sigma",
         ... )
         >>> around.given(jnp.array([3.0]))(jnp.array([1.0]), 0.0).tolist()
         [2.0]

@@ -30,10 +30,12 @@ from scoresample.training._archive import read_archive, write_archive
 _KIND = "score"
 _PROCESSES = {cls.__name__: cls for cls in (VP, VE, SubVP, OU, EDM)}
 _NETWORKS: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "ResidualMLP": (ResidualMLP, ("dimension", "width", "depth", "outputs", "noise_level")),
-    "UNet": (UNet, ("shape", "width", "num_levels", "blocks", "channels", "periodic")),
+    "ResidualMLP": (ResidualMLP, ("dimension", "width", "depth", "outputs", "noise_level", "condition_size")),
+    "UNet": (UNet, ("shape", "width", "num_levels", "blocks", "channels", "periodic", "condition_shape")),
 }
 """Networks that a file can name, and the settings that make one of the same shapes."""
+_OF_CONDITIONS = {"condition_size", "condition_shape"}
+"""Settings that files of networks without conditions do not have."""
 _COUNTS = {"depth", "blocks", "num_levels"}
 """Settings that count parts with arrays of their own: no file can make the reader build more than it holds."""
 _OTHER = "other"
@@ -121,7 +123,8 @@ def _score_content(score: Any, arrays: Arrays) -> dict[str, Any]:
             arrays[f"{name}.{place}"] = leaf
     for name, leaf in _named_arrays(denoiser):
         arrays[f"fn{name}"] = leaf
-    return {
+    told = {} if score.conditioning is None else {"condition": _conditioning_content(score.conditioning, arrays)}
+    return told | {
         "class": type(score).__name__,
         "process": _process_content(score.process),
         "structure": _structure_content(score.structure),
@@ -151,9 +154,37 @@ def _score_from(content: dict[str, Any], arrays: Arrays, network: Any, constrain
         "constrain": _constrain_from(content["constrain"], structure, arrays, constrain),
         "record": _record_from(content["record"], arrays),
     }
+    told = content.get("condition")
+    if told is not None:
+        settings |= _conditioning_settings(told, arrays)
     if cls is PerturbedEnergy:
-        return PerturbedEnergy(denoiser.logdensity, process, **settings)
-    return PerturbedScore(denoiser, process, prediction="denoised", time="sigma", **settings)
+        score = PerturbedEnergy(denoiser.logdensity, process, **settings)
+    else:
+        score = PerturbedScore(denoiser, process, prediction="denoised", time="sigma", **settings)
+    if told is None or not told["has_value"]:
+        return score
+    # Given once for its checks; the file holds the standardised numbers themselves.
+    value = _tree_from(settings["condition"], "condition.value", arrays)
+    blank = score.given(jax.tree.map(lambda leaf: np.zeros(leaf.shape), value))
+    return eqx.tree_at(lambda s: s.conditioning.value, blank, value)
+
+
+def _conditioning_content(conditioning: Any, arrays: Arrays) -> dict[str, Any]:
+    parts = {**vars(conditioning.frame), "value": conditioning.value}
+    for name, part in parts.items():
+        for place, leaf in enumerate(jax.tree.leaves(part)):
+            arrays[f"condition.{name}.{place}"] = leaf
+    structure = {"structure": _structure_content(conditioning.structure)}
+    return structure | {f"has_{name}": part is not None for name, part in parts.items()}
+
+
+def _conditioning_settings(content: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+    structure = _structure_from(content["structure"])
+    frame = {
+        f"condition_{name}": _tree_from(structure, f"condition.{name}", arrays) if content[f"has_{name}"] else None
+        for name in ("location", "scale")
+    }
+    return {"condition": structure} | frame
 
 
 def _process_content(process: AbstractNoiseProcess) -> dict[str, Any]:
@@ -183,7 +214,11 @@ def _denoiser_content(denoiser: Any) -> dict[str, Any]:
 def _network_content(network: Any) -> dict[str, Any]:
     for name, (cls, fields) in _NETWORKS.items():
         if type(network) is cls:
-            return {"class": name, "settings": {field: getattr(network, field) for field in fields}}
+            settings = {field: getattr(network, field) for field in fields}
+            kept = {
+                field: value for field, value in settings.items() if value is not None or field not in _OF_CONDITIONS
+            }
+            return {"class": name, "settings": kept}
     return {"class": _OTHER, "name": type(network).__name__}
 
 

@@ -36,15 +36,17 @@ class Points(NamedTuple):
         points: the points, (n, d).
         scores: the scores of the clean density there, or None.
         held_out: which of them are held out, (n,).
+        conditions: what belongs to each, standardised, (n, m), or None.
     """
 
     points: np.ndarray
     scores: np.ndarray | None
     held_out: np.ndarray
+    conditions: np.ndarray | None = None
 
     def taken(self, rows: np.ndarray) -> "Points":
         """Some of the points."""
-        return Points(self.points[rows], None if self.scores is None else self.scores[rows], self.held_out[rows])
+        return Points(*(None if part is None else part[rows] for part in self))
 
 
 class Stream:
@@ -117,6 +119,8 @@ class Source:
         first: the first points (all of them, where they fit into memory).
         position: one position, for its tree, shapes and dtypes.
         streams: whether more points come.
+        condition: one condition, for its tree and shapes, or None.
+        condition_frame: the standardisation of conditions, or None.
     """
 
     constrain: Constrain
@@ -124,14 +128,18 @@ class Source:
     first: Points
     position: Position
     streams: bool
+    condition: Any
+    condition_frame: Frame64 | None
 
     def __init__(
         self,
         data: Any,
         scores: Any,
+        conditions: Any,
         key: Array,
         support: Any,
         standardise: Standardise,
+        standardise_conditions: Standardise,
         buffer_size: int,
         validation_fraction: float,
     ) -> None:
@@ -143,7 +151,7 @@ class Source:
         Raises:
             TypeError: if `data` holds no arrays of numbers.
             ValueError: if there are too few draws, lengths differ, values are not finite, lie outside of the support
-                or never vary.
+                or never vary, or conditions come beside weighted draws or batches.
         """
         self.constrain = named_sites
         self._support: Support | None = None
@@ -157,14 +165,20 @@ class Source:
         elif isinstance(data, Iterator) or (callable(data) and not isinstance(data, np.ndarray | jax.Array)):
             if scores is not None:
                 raise ValueError("`scores` are taken beside arrays or draws only, not beside batches.")
+            if conditions is not None:
+                raise ValueError(
+                    "`conditions` are taken beside arrays or draws only, not beside batches: which condition belongs "
+                    "to which point of a stream cannot be told. Pass all points and all conditions as arrays."
+                )
             self._stream = Stream(data, buffer_size)
         self.streams = self._stream is not None
         if self._stream is not None:
-            tree, scores = self._stream.pull(), None
+            tree = self._stream.pull()
             num = _length(tree)
             held_out = np.arange(num) < max(int(validation_fraction * num), _FEWEST_HELD_OUT)
             self._stream.size = num - int(held_out.sum())
         else:
+            conditions = as_rows(conditions, data)
             tree, scores, held_out = _gather(data, scores, key, validation_fraction)
         self._check(tree, scores)
         if support is not None:
@@ -176,6 +190,12 @@ class Source:
         self.frame = _standardisation(tree, standardise)
         self.position = jax.tree.map(lambda x: jnp.asarray(x[0], jnp.asarray(0.0).dtype), tree)
         self.first = self._standard(tree, scores, held_out)
+        self.condition, self.condition_frame = None, None
+        if conditions is not None:
+            check_conditions(conditions, len(held_out))
+            self.condition = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], jnp.asarray(0.0).dtype), conditions)
+            self.condition_frame, rows = standard_conditions(conditions, standardise_conditions)
+            self.first = self.first._replace(conditions=rows)
 
     def more(self) -> Points | None:
         """As many points of a stream as the first buffer had to train on, or None where it has ended.
@@ -293,6 +313,68 @@ def _standardisation(tree: Any, standardise: Standardise) -> Frame64:
     leaves, structure = jax.tree.flatten(tree)
     columns = zip(*(moments(leaf) for leaf in leaves), strict=True)
     return Frame64(*(jax.tree.unflatten(structure, list(column)) for column in columns))
+
+
+def as_rows(conditions: Any, data: Any) -> Any:
+    """Conditions as arrays with one leading axis, also where they came with those of draws, (chains, draws).
+
+    Raises:
+        ValueError: if the draws have weights.
+    """
+    if conditions is None:
+        return None
+    conditions = jax.tree.map(np.asarray, conditions)
+    if not isinstance(data, DrawsLike):
+        return conditions
+    if data.log_weights is not None:
+        raise ValueError(
+            "`conditions`: these draws are weighted, and are resampled to be trained on. Resample draws and conditions "
+            "alike, and pass both as arrays."
+        )
+    axes = jax.tree.leaves(data.position)[0].shape[:2]
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]) if x.shape[:2] == axes else x, conditions)
+
+
+def check_conditions(conditions: Any, number: int) -> None:
+    """Raise unless conditions are finite real numbers with a leading axis of one for each point.
+
+    Raises:
+        TypeError: if they are no arrays of real numbers.
+        ValueError: if their number is another, or one is not finite.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(conditions)
+    if not leaves or not all(_is_real(leaf) for _, leaf in leaves):
+        raise TypeError(
+            "`conditions` must be an array of real numbers, or a tree of such arrays, with one leading axis, got "
+            f"{[leaf.dtype.name for _, leaf in leaves]}. Turn labels into columns of zeros and ones."
+        )
+    if any(leaf.shape[:1] != (number,) for _, leaf in leaves):
+        raise ValueError(
+            f"`conditions` must have one for each point of `data`, {number} along the leading axis; the shapes are "
+            f"{[leaf.shape for _, leaf in leaves]}."
+        )
+    for path, leaf in leaves:
+        if not np.isfinite(leaf).all():
+            count, where = int((~np.isfinite(leaf)).sum()), jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(f"`conditions`: {count} values{where and f' of {where}'} are not finite. Drop those rows.")
+
+
+def standard_conditions(conditions: Any, standardise: Standardise) -> tuple[Frame64, np.ndarray]:
+    """The standardisation of conditions, in the precision of the score, and the standardised rows, (n, m).
+
+    What never varies is told all the same: it has the scale 1.
+    """
+    frame = _standardisation(conditions, standardise)
+    varies = jax.tree.map(lambda s, m: s > 1e-7 * np.abs(m), frame.scale, frame.location)
+    scale = jax.tree.map(lambda s, ok: np.where(ok, s, 1.0), frame.scale, varies)
+    dtype = jnp.asarray(0.0).dtype
+    location, scale = jax.tree.map(lambda x: x.astype(dtype).astype(np.float64), (frame.location, scale))
+    rows = jax.tree.map(lambda x, m, s: _rows((x.astype(np.float64) - m) / s), conditions, location, scale)
+    return Frame64(location, scale), np.concatenate(jax.tree.leaves(rows), axis=1)
+
+
+def _is_real(leaf: np.ndarray) -> bool:
+    return any(np.issubdtype(leaf.dtype, kind) for kind in (np.floating, np.integer, np.bool_))
 
 
 def _check_scores(scores: Any, tree: Any) -> None:

@@ -102,12 +102,13 @@ class Training(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Clean points with their noise and its levels."""
+    """Clean points with their noise and its levels, and what belongs to each where the law is conditional."""
 
     clean: Array
     clean_score: Array | None
     noise: Array
     log_sigma: Array
+    condition: Array | None
 
 
 def _start(weights: Any, settings: Settings, dtype: Any) -> Moving:
@@ -135,6 +136,7 @@ def run_round(
     keys: Array,
     points: Array,
     clean_scores: Array | None,
+    conditions: Array | None,
     validation: Batch,
     first_step: Array,
     num_steps: Array,
@@ -149,6 +151,7 @@ def run_round(
         keys: random keys of these epochs.
         points: the data, (n, d).
         clean_scores: the clean density's score at them, or None.
+        conditions: what belongs to each, (n, m), or None.
         validation: held-out points.
         first_step: number of optimiser steps before.
         num_steps: number of optimiser steps of the whole training.
@@ -160,7 +163,9 @@ def run_round(
     """
 
     def one(moving: Moving, keys: Array) -> tuple[Moving, Array, Array]:
-        return _one_round(moving, static, settings, keys, points, clean_scores, validation, first_step, num_steps)
+        return _one_round(
+            moving, static, settings, keys, points, clean_scores, conditions, validation, first_step, num_steps
+        )
 
     if num_members is None:
         moving, train_losses, held_out = one(state.moving, keys)
@@ -180,6 +185,7 @@ def _one_round(
     keys: Array,
     points: Array,
     clean_scores: Array | None,
+    conditions: Array | None,
     validation: Batch,
     first_step: Array,
     num_steps: Array,
@@ -191,11 +197,11 @@ def _one_round(
         trainable, optimiser_state, average = carry
         indices, key, number = inputs
         key_sigma, key_noise = jax.random.split(key)
-        clean, clean_score = jax.tree.map(lambda x: x[indices], (points, clean_scores))
+        clean, clean_score, condition = jax.tree.map(lambda x: x[indices], (points, clean_scores, conditions))
         noise = jax.random.normal(key_noise, clean.shape, clean.dtype)
         low, high = settings.log_sigma_low, settings.log_sigma_high
         log_sigma = stratified_log_sigma(key_sigma, batch_size, low, high, clean.dtype, settings.weighting)
-        batch = Batch(clean, clean_score, noise, log_sigma)
+        batch = Batch(clean, clean_score, noise, log_sigma, condition)
 
         def objective(trainable: Trainable) -> tuple[Array, Array]:
             denoiser = eqx.combine(trainable.weights, static)
@@ -237,17 +243,20 @@ def _one_round(
 
 
 @eqx.filter_jit
-def fix_noise(points: Array, clean_scores: Array | None, key: Array, low: float, high: float) -> Batch:
+def fix_noise(
+    points: Array, clean_scores: Array | None, conditions: Array | None, key: Array, low: float, high: float
+) -> Batch:
     """Held-out points, repeated, with noise and stratified levels that stay the same in all epochs.
 
     The levels are uniform in log sigma whatever the weighting, so held-out losses of all trainings compare.
     """
     repeats = -(-_FEWEST_VALIDATION_TERMS // points.shape[0])
-    clean, clean_score = jax.tree.map(lambda x: jnp.tile(x, (repeats, 1)), (points, clean_scores))
+    repeated = jax.tree.map(lambda x: jnp.tile(x, (repeats, 1)), (points, clean_scores, conditions))
+    clean, clean_score, condition = repeated
     key_sigma, key_noise = jax.random.split(key)
     noise = jax.random.normal(key_noise, clean.shape, clean.dtype)
     log_sigma = stratified_log_sigma(key_sigma, clean.shape[0], low, high, clean.dtype)
-    return Batch(clean, clean_score, noise, log_sigma)
+    return Batch(clean, clean_score, noise, log_sigma, condition)
 
 
 @eqx.filter_jit
@@ -259,28 +268,26 @@ def validation_losses(denoiser: VectorDenoiser, validation: Batch) -> Array:
 def _losses(denoiser: VectorDenoiser, batch: Batch, loss: LossName, key: Array | None) -> Array:
     if loss == "denoising":
 
-        def one(z: Array, g: Array | None, e: Array, u: Array) -> Array:
-            return denoising_loss(denoiser, z, g, e, jnp.exp(u))
+        def one(z: Array, g: Array | None, e: Array, u: Array, c: Array | None) -> Array:
+            return denoising_loss(denoiser.given(c), z, g, e, jnp.exp(u))
 
         return jax.vmap(one)(*batch)
     assert key is not None
     key = jax.random.fold_in(key, _LOSS_STREAM)
     probes = None if loss == "implicit" else jax.random.rademacher(key, batch.clean.shape, batch.clean.dtype)
 
-    def other(z: Array, e: Array, u: Array, probe: Array | None) -> Array:
-        return implicit_loss(denoiser, z + jnp.exp(u) * e, jnp.exp(u), probe)
+    def other(z: Array, e: Array, u: Array, c: Array | None, probe: Array | None) -> Array:
+        return implicit_loss(denoiser.given(c), z + jnp.exp(u) * e, jnp.exp(u), probe)
 
-    return jax.vmap(other)(batch.clean, batch.noise, batch.log_sigma, probes)
+    return jax.vmap(other)(batch.clean, batch.noise, batch.log_sigma, batch.condition, probes)
 
 
 def _penalty(denoiser: VectorDenoiser, name: PenaltyName, batch: Batch, settings: Settings, key: Array) -> Array:
     penalty = {"score-fpe": score_fpe_penalty, "logdensity-fpe": logdensity_fpe_penalty}[name]
     num = min(settings.penalty_points, batch.clean.shape[0])
-    clean, noise, log_sigma = (x[:num] for x in (batch.clean, batch.noise, batch.log_sigma))
+    chosen = jax.tree.map(lambda x: x[:num], (batch.clean, batch.noise, batch.log_sigma, batch.condition))
 
-    def one(z: Array, e: Array, u: Array, key: Array) -> Array:
-        return penalty(denoiser, z + jnp.exp(u) * e, u, key, settings.penalty_probes)
+    def one(z: Array, e: Array, u: Array, c: Array | None, key: Array) -> Array:
+        return penalty(denoiser.given(c), z + jnp.exp(u) * e, u, key, settings.penalty_probes)
 
-    return jax.vmap(one)(
-        clean, noise, log_sigma, jax.random.split(jax.random.fold_in(key, _PENALTY_STREAM), num)
-    ).mean()
+    return jax.vmap(one)(*chosen, jax.random.split(jax.random.fold_in(key, _PENALTY_STREAM), num)).mean()

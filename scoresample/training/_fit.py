@@ -40,7 +40,7 @@ from scoresample.training._levels import Weighting
 from scoresample.training._loss import LossName
 from scoresample.training._penalties import PenaltyName
 from scoresample.training._resume import Progress, load_progress, run_fingerprint, save_progress
-from scoresample.training._scale import smallest_scale
+from scoresample.training._scale import smallest_scale, unexplained
 
 Keep = Literal["best", "last"]
 """Which weights a training returns."""
@@ -65,6 +65,7 @@ def fit_score(
     *,
     key: Array,
     scores: Any = None,
+    conditions: Any = None,
     process: AbstractNoiseProcess | None = None,
     network: Network | Callable[[Array], Network] | None = None,
     width: int = 128,
@@ -86,6 +87,7 @@ def fit_score(
     keep: Keep = "best",
     sigma_range: tuple[float, float] = (0.005, 20.0),
     standardise: Standardise = "coordinates",
+    standardise_conditions: Standardise | None = None,
     support: Any = None,
     buffer_size: int = 50_000,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -105,9 +107,13 @@ def fit_score(
         key: random key.
         scores: the score of the target's own density at every draw, shaped like the data, where it is known: the
             training targets then vary much less (target score matching). Not for densities with hard edges.
+        conditions: what belongs to each draw, real numbers with the data's leading axis: an array (n, ...), or a tree
+            of arrays. The score is then that of the conditional law, ``score.given(condition)``: an amortised posterior
+            from simulations, or a fine scale given the coarse ones. Labels: columns of zeros and ones.
         process: the noise process of the returned score, ``VP()`` by default.
-        network: a network to train instead of a residual MLP: an Equinox module (x, log sigma) -> tree like x, such as
-            [`UNet`][scoresample.nn.UNet], or a function key -> such a module.
+        network: a network to train instead of a residual MLP: an Equinox module (x, log sigma) -> tree like x, with
+            conditions (x, log sigma, condition) -> tree like x, such as [`UNet`][scoresample.nn.UNet], or a function
+            key -> such a module.
         width: width of the MLP.
         depth: number of its residual blocks.
         parametrisation: what the network stands for: ``"edm"``, ``"velocity"``, ``"noise"`` or ``"score"``, see
@@ -140,6 +146,8 @@ def fit_score(
         sigma_range: noise levels, in standard deviations of the data.
         standardise: what is given zero mean and unit variance: ``"coordinates"``, each by itself; ``"arrays"``, each
             array as a whole (images); ``"none"``.
+        standardise_conditions: likewise for conditions; as `standardise` by default. Of a condition something may never
+            vary.
         support: bounds of the data, where they have any: a pair (low, high), with None for no bound, a dictionary of
             such pairs by name, or a [`Support`][scoresample.Support]. The score is learned, and sampled, in unbounded
             coordinates; draws show the bounded ones.
@@ -148,6 +156,9 @@ def fit_score(
             to the same result as without interruption.
         progress: show a progress bar; by default only on a terminal.
 
+    With conditions c the denoiser minimises ``E |D(z + s e, s, c) - z|^2`` over pairs (z, c), so it is ``E[z | z + s e,
+    c]`` (Batzolis et al. 2021, arXiv 2111.13606, theorem 1), and a network is told the standardised condition.
+
     Held out are random points; of chains the last draws of each, since neighbours are alike; of weighted draws random
     ones, before the others are resampled; of a stream its first points.
 
@@ -155,7 +166,10 @@ def fit_score(
         A [`PerturbedScore`][scoresample.PerturbedScore] in the data's own (unbounded) coordinates, or for energies a
         [`PerturbedEnergy`][scoresample.PerturbedEnergy]. Its `record` is the
         [`TrainingRecord`][scoresample.paths.TrainingRecord], with the smallest scale of the data: sampling should stop
-        at noise of a tenth of it or less, which the lower end of `sigma_range` must allow.
+        at noise of a tenth of it or less, which the lower end of `sigma_range` must allow. Of conditional laws it is
+        the scale of what a linear regression on the condition leaves over, or where conditions have more than a tenth
+        as many numbers as there are points, of all data: both are too large where the law under one condition is
+        narrower still.
 
     Raises:
         TypeError: if `data` holds no arrays.
@@ -188,9 +202,12 @@ def fit_score(
         ("weighting", weighting, Weighting),
         ("standardise", standardise, Standardise),
         ("keep", keep, Keep),
+        ("standardise_conditions", standardise_conditions or standardise, Standardise),
     ):
         if value not in get_args(options):
             raise ValueError(f"`{name}` must be one of {list(get_args(options))}, got {value!r}.")
+    if conditions is None and standardise_conditions is not None:
+        raise ValueError("`standardise_conditions`: there are no `conditions`. Leave it out.")
     checked_penalties = _checked_penalties(penalties, parametrisation)
     if loss != "denoising" and scores is not None:
         raise ValueError(f"`scores` are targets of the denoising loss; the {loss} loss has none. Leave one out.")
@@ -199,8 +216,12 @@ def fit_score(
 
     started = time.perf_counter()
     key_data, key_network, key_noise, key_epochs = jax.random.split(key, 4)
-    source = Source(data, scores, key_data, support, standardise, buffer_size, validation_fraction)
+    source = Source(
+        data, scores, conditions, key_data, support, standardise, standardise_conditions or standardise, buffer_size,
+        validation_fraction,
+    )  # fmt: skip
     layout = layout_of(source.position)
+    condition_layout = None if source.condition is None else layout_of(source.condition)
     if penalty_probes is None:
         penalty_probes = 0 if source.first.points.shape[1] <= _EXACT_TRACE_DIMENSIONS else 1
     dtype = jnp.asarray(0.0).dtype
@@ -215,10 +236,11 @@ def fit_score(
     )  # fmt: skip
     num_steps = jnp.asarray(num_epochs * steps_per_epoch)
     members = None if num_members == 1 else num_members
-    denoiser = _new_denoiser(network, layout, width, depth, parametrisation, key_network, members)
-    weights, static = eqx.partition(VectorDenoiser(denoiser, layout), eqx.is_inexact_array)
+    told = None if condition_layout is None else condition_layout.size
+    denoiser = _new_denoiser(network, layout, told, width, depth, parametrisation, key_network, members)
+    weights, static = eqx.partition(VectorDenoiser(denoiser, layout, condition_layout), eqx.is_inexact_array)
     validation = fix_noise(*_on_device(held_out, dtype), key_noise, low, high)
-    points, clean_scores = _on_device(kept, dtype)
+    points, clean_scores, known = _on_device(kept, dtype)
     epochs_per_round = (
         1 if source.streams else _epochs_per_round(num_epochs, num_train, validation.clean.shape[0], patience)
     )
@@ -254,12 +276,13 @@ def fit_score(
                             stacklevel=2,
                         )
                         break
-                    points, clean_scores = _on_device(buffer, dtype)
+                    points, clean_scores, known = _on_device(buffer, dtype)
                 keys = jax.vmap(lambda epoch: jax.random.fold_in(key_epochs, epoch))(done.epochs + jnp.arange(num))
                 first_step, round_started = jnp.asarray(done.epochs * steps_per_epoch), time.perf_counter()
                 after, train, held = run_round(
-                    state, static, settings, keys, points, clean_scores, validation, first_step, num_steps, members
-                )
+                    state, static, settings, keys, points, clean_scores, known, validation, first_step, num_steps,
+                    members,
+                )  # fmt: skip
                 train_losses = np.asarray(train, np.float64).reshape(num, -1).mean(axis=1)
                 epoch_seconds.append((time.perf_counter() - round_started) / num)
                 held_out_loss = float(held)
@@ -285,7 +308,7 @@ def fit_score(
     fitted = eqx.combine(state.best if keep == "best" else state.moving.average, static).inner
     if members is not None:
         fitted = DenoiserEnsemble(fitted, members)
-    edges, by_level = _loss_by_level(VectorDenoiser(fitted, layout), validation, low, high)
+    edges, by_level = _loss_by_level(VectorDenoiser(fitted, layout, condition_layout), validation, low, high)
     record = TrainingRecord(
         train_loss=np.array(done.train),
         validation_loss=np.array(done.held_out),
@@ -298,7 +321,7 @@ def fit_score(
         num_parameters=parameter_count(fitted),
         seconds=before + time.perf_counter() - started,
         epoch_seconds=float(np.median(epoch_seconds[1:])) if len(epoch_seconds) > 1 else math.nan,
-        smallest_scale=smallest_scale(source.first.points),
+        smallest_scale=smallest_scale(unexplained(source.first.points, source.first.conditions)),
     )
     return _as_score(fitted, source, VP() if process is None else process, sigma_range, record)
 
@@ -306,6 +329,7 @@ def fit_score(
 def _new_denoiser(
     network: Any,
     layout: Layout,
+    condition_size: int | None,
     width: int,
     depth: int,
     parametrisation: Parametrisation,
@@ -321,7 +345,10 @@ def _new_denoiser(
 
     def make(key: Array) -> Any:
         if network is None:
-            return ResidualMLP(layout.size, width=width, depth=depth, outputs=1 if energy else None, key=key)
+            outputs = 1 if energy else None
+            return ResidualMLP(
+                layout.size, width=width, depth=depth, outputs=outputs, condition_size=condition_size, key=key
+            )
         return network if isinstance(network, eqx.Module) else network(key)
 
     made: Any = make(key) if members is None else eqx.filter_vmap(make)(jax.random.split(key, members))
@@ -332,9 +359,9 @@ def _new_denoiser(
     return PreconditionedEnergy(made) if energy else PreconditionedDenoiser(made, parametrisation)
 
 
-def _on_device(points: Points, dtype: Any) -> tuple[Array, Array | None]:
-    scores = None if points.scores is None else jnp.asarray(points.scores, dtype)
-    return jnp.asarray(points.points, dtype), scores
+def _on_device(points: Points, dtype: Any) -> tuple[Array, Array | None, Array | None]:
+    """Points, their scores and their conditions."""
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), (points.points, points.scores, points.conditions))
 
 
 def _epochs_per_round(num_epochs: int, num_train: int, num_terms: int, patience: int | None) -> int:
@@ -366,7 +393,7 @@ def _as_score(
     sigma_range: tuple[float, float],
     record: TrainingRecord,
 ) -> PerturbedScore | PerturbedEnergy:
-    frame = jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(0.0).dtype), source.frame)
+    frame, told = jax.tree.map(lambda x: jnp.asarray(x, jnp.asarray(0.0).dtype), (source.frame, source.condition_frame))
     common: dict[str, Any] = {
         "structure": source.position,
         "log_snr_range": (-float(np.log(sigma_range[1])), -float(np.log(sigma_range[0]))),
@@ -375,6 +402,8 @@ def _as_score(
         "constrain": source.constrain,
         "record": record,
     }
+    if told is not None:
+        common |= {"condition": source.condition, "condition_location": told.location, "condition_scale": told.scale}
     if isinstance(denoiser, PreconditionedEnergy):
         return PerturbedEnergy(denoiser.logdensity, process, **common)
     return PerturbedScore(denoiser, process, prediction="denoised", time="sigma", **common)

@@ -52,19 +52,34 @@ class VectorDenoiser(eqx.Module):
     Attributes:
         inner: the denoiser: called it denoises, `score` is the score of noised data, and energies have `logdensity`.
         layout: how positions lie in vectors.
+        condition_layout: how conditions lie in vectors, where there are any.
+        condition: the condition that holds, or None.
     """
 
     inner: Any
     layout: Layout = eqx.field(static=True)
+    condition_layout: Layout | None = eqx.field(static=True, default=None)
+    condition: Any = None
+
+    def given(self, condition: Array | None) -> "VectorDenoiser":
+        """The denoiser under one condition, a vector; the same denoiser for None."""
+        if condition is None:
+            return self
+        assert self.condition_layout is not None
+        bound = self.condition_layout.position(condition)
+        return VectorDenoiser(self.inner, self.layout, self.condition_layout, bound)
 
     def __call__(self, y: Array, s: Array) -> Array:
         """The denoised point."""
-        return ravel_pytree(self.inner(self.layout.position(y), s))[0]
+        return ravel_pytree(self.inner(self.layout.position(y), s, *self._told()))[0]
 
     def score(self, y: Array, s: Array) -> Array:
         """The score of data with noise of standard deviation s."""
-        return ravel_pytree(self.inner.score(self.layout.position(y), s))[0]
+        return ravel_pytree(self.inner.score(self.layout.position(y), s, *self._told()))[0]
 
     def logdensity(self, y: Array, s: Array) -> Array:
         """The log density of noised data, where the denoiser is that of an energy."""
-        return self.inner.logdensity(self.layout.position(y), s)
+        return self.inner.logdensity(self.layout.position(y), s, *self._told())
+
+    def _told(self) -> tuple[Any, ...]:
+        return () if self.condition is None else (self.condition,)

@@ -14,6 +14,29 @@ _ROUNDING = 1e-5
 """Of the largest scale: what single precision makes of a direction without thickness."""
 
 
+def unexplained(points: np.ndarray, conditions: np.ndarray | None) -> np.ndarray:
+    """What a linear regression of points on conditions leaves over, with the spread that new points would have.
+
+    Arguments:
+        points: points, shape (n, d).
+        conditions: what belongs to each, shape (n, m), or None.
+
+    Returns:
+        The residuals of at most max(2,000, 20 m) of the points; the points themselves without conditions, or where
+        there are fewer than ten a number of a condition.
+    """
+    if conditions is None:
+        return points
+    chosen = np.random.default_rng(0).permutation(len(points))[: max(_MOST_POINTS, 20 * conditions.shape[1])]
+    known = np.column_stack([np.ones(len(chosen)), conditions[chosen]])
+    number, columns = known.shape
+    if number < _POINTS_PER_DIMENSION * columns:
+        return points
+    targets = points[chosen]
+    residuals = targets - known @ np.linalg.lstsq(known, targets, rcond=None)[0]
+    return residuals * np.sqrt(number / (number - columns))
+
+
 def smallest_scale(points: np.ndarray) -> float:
     """The standard deviation of the narrowest direction of the narrowest mode of data, estimated from points.
 

@@ -76,12 +76,93 @@ def test_a_periodic_unet_knows_no_place() -> None:
         assert (np.abs(shifted - again).max() < 1e-4 * np.abs(again).max()) == periodic
 
 
+def channels_first(network: UNet, x: Array, log_sigma: Array) -> Array:
+    """What a U-Net gives, by Equinox's own layers."""
+
+    def block(layers: Any, hidden: Array) -> Array:
+        for layer in layers:
+            inner = layer.first(jax.nn.silu(layer.norm(hidden)))
+            gain, shift = jnp.split(layer.modulation(features).reshape(-1, *(1,) * (hidden.ndim - 1)), 2)
+            inner = layer.second(jax.nn.silu((1 + gain) * inner + shift))
+            hidden = inner + (hidden if layer.skip is None else layer.skip(hidden))
+        return hidden
+
+    features = jax.nn.silu(network.embed(network.features(log_sigma)))
+    hidden, known = network.lift(x if network.channels else x[None]), []
+    for row, halve in zip(network.down, network.halve, strict=True):
+        known.append(block(row, hidden))
+        hidden = halve(known[-1])
+    hidden = block(network.middle, hidden)
+    for row, narrow in zip(reversed(network.up), reversed(network.narrow), strict=True):
+        for axis in range(1, hidden.ndim):
+            hidden = jnp.repeat(hidden, 2, axis=axis)
+        hidden = block(row, jnp.concatenate([narrow(hidden), known.pop()]))
+    output = network.project(jax.nn.silu(hidden))
+    return output if network.channels else output[0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings"),
+    [((8,), {}), ((4, 4, 2), {}), ((3, 4, 8), {"channels": True}), ((4, 8), {"periodic": True})],
+)
+def test_convolutions_are_those_of_equinox_in_value_and_derivatives(
+    shape: tuple[int, ...], settings: dict[str, Any]
+) -> None:
+    """Values, both modes of differentiation, gradients of weights, and gradients of gradients."""
+    with jax.enable_x64(True):
+        network = moved(UNet(shape, width=4, num_levels=1, **settings, key=jax.random.key(0)))
+        x, v = (jax.random.normal(jax.random.key(seed), shape) for seed in (1, 2))
+        log_s = jnp.asarray(-0.4)
+
+        def everything(apply: Any) -> Any:
+            def loss(network: Any, x: Array) -> Array:
+                return jnp.sum(jnp.sin(apply(network, x, log_s)))
+
+            value, along = jax.jvp(lambda x: apply(network, x, log_s), (x,), (v,))
+            of_x = jax.grad(loss, argnums=1)
+            of_weights = eqx.filter_grad(lambda n: jnp.sum(of_x(n, x) * v) + loss(n, x))(network)
+            batched = jax.vmap(lambda x: apply(network, x, log_s))(jnp.stack([x, v]))
+            return value, along, of_x(network, x), eqx.filter(of_weights, eqx.is_array), batched
+
+        got, want = (jax.tree.leaves(eqx.filter_jit(everything)(f)) for f in (lambda n, *a: n(*a), channels_first))
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10 * max(np.abs(b).max(), 1.0))
+
+
+def test_networks_are_told_a_condition() -> None:
+    """Another condition gives another output; one of another size is refused."""
+    key, x = jax.random.key(0), jax.random.normal(jax.random.key(1), (4, 4))
+    told = {"a": jnp.arange(3.0), "b": jnp.asarray(2.0)}
+    for noise_level in ("film", "concatenate"):
+        mlp = moved(ResidualMLP(16, width=8, depth=1, noise_level=noise_level, condition_size=4, key=key))
+        zeros = jax.tree.map(jnp.zeros_like, told)
+        assert mlp(x, LOG_S, told).shape == x.shape
+        assert not np.allclose(mlp(x, LOG_S, zeros), mlp(x, LOG_S, told))
+        with pytest.raises(ValueError, match=r"`condition` has 0 numbers, but this network takes 4"):
+            mlp(x, LOG_S)
+    for shape, settings in (((4, 4), {}), ((3, 4, 4), {}), ((4, 4), {"channels": True})):
+        own = (2, 4, 4) if settings else (4, 4)
+        network = moved(UNet(own, width=4, num_levels=1, condition_shape=shape, **settings, key=key))
+        x = jax.random.normal(jax.random.key(1), own)
+        outputs = [network(x, LOG_S, {"field": jnp.full(shape, level)}) for level in (0.0, 1.0)]
+        assert outputs[0].shape == own
+        assert not np.allclose(*outputs)
+        with pytest.raises(ValueError, match="`condition` must be one array of shape"):
+            network(x, LOG_S, jnp.ones((8, 8)))
+    with pytest.raises(ValueError, match="`condition` must be None for this network"):
+        UNet((4, 4), width=4, num_levels=1, key=key)(jnp.ones((4, 4)), LOG_S, jnp.ones((4, 4)))
+
+
 def test_sizes_are_checked() -> None:
     key = jax.random.key(0)
     with pytest.raises(ValueError, match=r"`shape`: the axes \(6, 8\) must be multiples of 4"):
         UNet((6, 8), num_levels=2, key=key)
     with pytest.raises(ValueError, match="one to three axes"):
         UNet((3,), channels=True, key=key)
+    with pytest.raises(ValueError, match=r"`condition_shape` must be the space \(4, 4\)"):
+        UNet((4, 4), num_levels=1, condition_shape=(2, 2), key=key)
+    with pytest.raises(ValueError, match="`condition_size` must be at least 1"):
+        ResidualMLP(2, condition_size=0, key=key)
     with pytest.raises(ValueError, match="`width` must be at least 1"):
         ResidualMLP(2, width=0, key=key)
     with pytest.raises(ValueError, match="`x` must be one array of shape"):

@@ -41,6 +41,20 @@ SCORES: dict[str, Any] = {
         network=lambda key: UNet((4, 4), width=4, num_levels=1, periodic=True, key=key),
         standardise="arrays",
     ),
+    "a conditional score": lambda: fit(
+        correlated(60), conditions={"a": np.arange(60) % 7, "b": correlated(60, 1)}
+    ).given({"a": 3, "b": np.array([1.0, 2.0])}),
+    "a conditional field under another process": lambda: (
+        fit(
+            np.random.default_rng(0).normal(size=(60, 4, 4)),
+            conditions=np.random.default_rng(1).normal(size=(60, 2, 4, 4)),
+            network=lambda key: UNet((4, 4), width=4, num_levels=1, condition_shape=(2, 4, 4), key=key),
+            standardise="arrays",
+            standardise_conditions="none",
+        )
+        .with_process(ss.VE(0.01, 30.0))
+        .given(np.ones((2, 4, 4)))
+    ),
 }
 
 
@@ -66,6 +80,26 @@ def test_a_score_comes_back_to_the_bit(name: str, tmp_path: Path) -> None:
     inner: Any = getattr(again, "inner", again)
     assert str(inner.record) == str(getattr(score, "inner", score).record)
     assert list(tmp_path.iterdir()) == [tmp_path / "score.safetensors"]
+
+
+def test_a_conditional_score_comes_back_with_what_it_was_given(tmp_path: Path) -> None:
+    score = fit(correlated(60), conditions=correlated(60, 1), parametrisation="energy")
+    for given in (score, score.given(correlated(5, 2))):
+        ss.save_score(given, tmp_path / "score")
+        again: Any = ss.load_score(tmp_path / "score")
+        for old, new in zip(jax.tree.leaves(given), jax.tree.leaves(again), strict=True):
+            np.testing.assert_array_equal(old, new)
+        assert jax.tree.structure(again.condition_axes()) == jax.tree.structure(given.condition_axes())
+    one = correlated(1, 3)[0]
+    np.testing.assert_array_equal(value(again.given(one)), value(score.given(one)))
+
+
+def test_files_without_conditions_do_not_speak_of_them(saved: bytes, tmp_path: Path) -> None:
+    content, arrays = _archive_of(saved, tmp_path)
+    assert "condition" not in json.dumps(content)
+    assert not any("condition" in name for name in arrays)
+    ss.save_score(fit(correlated(60)), tmp_path / "mlp")
+    assert "condition" not in json.dumps(_archive.read_archive(tmp_path / "mlp", "score")[0])
 
 
 def test_a_file_of_the_first_format_still_loads() -> None:
@@ -215,7 +249,14 @@ def interrupted_at(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_fit, "run_round", stop)
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_members": 2, "width": 4, "depth": 1, "weighting": "learned"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_members": 2, "width": 4, "depth": 1, "weighting": "learned"},
+        {"conditions": correlated(200, 1), "width": 4, "depth": 1},
+    ],
+)
 def test_an_interrupted_training_goes_on_to_the_same_bits(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +282,13 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(
         interrupted_at(0, patched)
         again = fit(data, **settings)
     np.testing.assert_array_equal(jax.tree.leaves(again.fn)[0], jax.tree.leaves(whole.fn)[0])
+
+
+def test_a_training_with_other_conditions_is_another(tmp_path: Path) -> None:
+    data, conditions = correlated(60), correlated(60, 1)
+    fit(data, conditions=conditions, checkpoint=tmp_path / "run")
+    with pytest.raises(ValueError, match="belongs to a training with another key, data"):
+        fit(data, conditions=np.roll(conditions, 1, axis=0), checkpoint=tmp_path / "run")
 
 
 def test_one_training_gives_the_best_weights_and_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
