@@ -10,4 +10,5 @@ from scoresample.nn._features import NoiseLevelFeatures as NoiseLevelFeatures
 from scoresample.nn._mlp import FiLMBlock as FiLMBlock
 from scoresample.nn._mlp import Modulation as Modulation
 from scoresample.nn._mlp import ResidualMLP as ResidualMLP
+from scoresample.nn._residual_conv import ResidualConv as ResidualConv
 from scoresample.nn._unet import UNet as UNet

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from scoresample.nn._channels_last import convolve
+from scoresample.nn._conv_block import EMBEDDING_WIDTH, ConvBlock, conv
 from scoresample.nn._features import NoiseLevelFeatures, zeroed
-from scoresample.nn._unet import ConvBlock, conv
 from scoresample.scores import Position
 
 _SCALE_EMBEDDING_WIDTH = 16
@@ -15,9 +16,10 @@ _SCALE_EMBEDDING_WIDTH = 16
 class ResidualConv(eqx.Module):
     """A network (x, log sigma[, condition[, scale]]) -> array like x of convolutions at one resolution.
 
-    It sees a neighbourhood of ``2 (2 blocks + 2) + 1`` sites and has no size of its own: one network serves fields of
-    all sizes, such as the details of all scales of a wavelet transform, where it is told the scale. What it does is the
-    same everywhere, so on periodic fields its scores move along with the fields.
+    It has no size of its own: one network serves fields of all sizes, such as the details of all scales of a wavelet
+    transform, where it is told the scale. What it does is the same everywhere, so on periodic fields its scores move
+    along with the fields. Apart from the normalisation of channels, which averages over the field, an output sees the
+    ``2 (2 blocks + 2) + 1`` sites around it.
 
     Source: residual blocks as in Ho et al. 2020, arXiv 2006.11239; local conditional scores across scales: Guth et al.
     2022, arXiv 2208.05003.
@@ -91,7 +93,7 @@ class ResidualConv(eqx.Module):
         mode, keys = "CIRCULAR" if periodic else "ZEROS", iter(jax.random.split(key, blocks + 4))
         self.features = NoiseLevelFeatures()
         told = self.features.num_features + (_SCALE_EMBEDDING_WIDTH if num_scales else 0)
-        self.embed = eqx.nn.Linear(told, ConvBlock.embedding_width, key=next(keys))
+        self.embed = eqx.nn.Linear(told, EMBEDDING_WIDTH, key=next(keys))
         self.scales = jax.random.normal(next(keys), (num_scales, _SCALE_EMBEDDING_WIDTH)) if num_scales else None
         inputs = (channels or 1) + condition_channels
         self.lift = conv(num_axes, inputs, width, mode, key=next(keys))
@@ -99,7 +101,7 @@ class ResidualConv(eqx.Module):
         self.rows = tuple(ConvBlock(num_axes, width, width, mode, key=k) for k in keys)
 
     def __call__(
-        self, x: Position, log_sigma: Float[Array, ""], condition: Position | None = None, scale: int | Array = 0
+        self, x: Position, log_sigma: Float[Array, ""], condition: Position | None = None, scale: int = 0
     ) -> Position:
         """The network's output at one point (an array, or a tree of one array) and noise level.
 
@@ -114,33 +116,27 @@ class ResidualConv(eqx.Module):
         """
         field, tree = _one_array("x", x)
         hidden = field if self.channels is not None else field[None]
-        given = None if condition is None else _one_array("condition", condition)[0]
-        if given is not None and given.ndim == self.num_axes:
-            given = given[None]
-        shapes = [(hidden, self.channels or 1), *([] if given is None else [(given, self.condition_channels)])]
-        wanted = [(channels, *hidden.shape[1:]) for _, channels in shapes]
-        if hidden.ndim != self.num_axes + 1 or [array.shape for array, _ in shapes] != wanted:
+        arrays, wanted = [hidden], [(self.channels or 1, *hidden.shape[1:])]
+        if condition is not None:
+            told = _one_array("condition", condition)[0]
+            arrays.append(told if told.ndim > self.num_axes else told[None])
+        if self.condition_channels:
+            wanted.append((self.condition_channels, *hidden.shape[1:]))
+        if hidden.ndim != self.num_axes + 1 or [array.shape for array in arrays] != wanted:
             raise ValueError(
-                f"`x` must have {self.num_axes} axes of space{' after its channels' if self.channels else ''}, and a "
-                f"condition the same space, got shapes {[array.shape for array, _ in shapes]} for channels "
-                f"{[channels for _, channels in shapes]}."
+                f"`x`, and the condition where there is one, must have {self.num_axes} axes of space after their "
+                f"channels, {[shape[0] for shape in wanted]}, and the same space; got shapes "
+                f"{[array.shape for array in arrays]}."
             )
-        if (given is None) != (self.condition_channels == 0):
-            raise ValueError(
-                f"`condition`: this network was made for {self.condition_channels} condition channels, got "
-                f"{'none' if given is None else given.shape[0]}."
-            )
-        if given is not None:
-            hidden = jnp.concatenate([hidden, given])
-        told = self.features(log_sigma)
+        features = self.features(log_sigma)
         if self.scales is not None:
-            told = jnp.concatenate([told, self.scales[scale].astype(told.dtype)])
-        features = jax.nn.silu(self.embed(told))
-        hidden = self.lift(hidden)
+            features = jnp.concatenate([features, self.scales[scale].astype(features.dtype)])
+        features = jax.nn.silu(self.embed(features))
+        hidden = convolve(self.lift, jnp.moveaxis(jnp.concatenate(arrays), 0, -1))
         for row in self.rows:
             hidden = row(hidden, features)
-        output = self.project(jax.nn.silu(hidden))
-        return jax.tree.unflatten(tree, [output if self.channels is not None else output[0]])
+        output = convolve(self.project, jax.nn.silu(hidden))
+        return jax.tree.unflatten(tree, [jnp.moveaxis(output, -1, 0) if self.channels else output[..., 0]])
 
 
 def _one_array(name: str, tree: Position) -> tuple[Array, jax.tree_util.PyTreeDef]:

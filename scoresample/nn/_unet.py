@@ -9,37 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from scoresample.nn._channels_last import convolve, normalise
+from scoresample.nn._channels_last import convolve
+from scoresample.nn._conv_block import EMBEDDING_WIDTH, ConvBlock, conv
 from scoresample.nn._features import NoiseLevelFeatures, zeroed
 from scoresample.scores import Position
-
-_EMBEDDING_WIDTH = 64
-_MOST_GROUPS = 8
-"""Groups of channels that are normalised together: fewer where they do not divide the channels."""
-
-
-class _ConvBlock(eqx.Module):
-    """``skip(h) + C2 silu((1 + gain) C1 silu(normalise(h)) + shift)``: a residual block of convolutions."""
-
-    norm: eqx.nn.GroupNorm
-    first: eqx.nn.Conv
-    second: eqx.nn.Conv
-    modulation: eqx.nn.Linear
-    skip: eqx.nn.Conv | None
-
-    def __init__(self, num_axes: int, inputs: int, outputs: int, padding_mode: str, *, key: Array) -> None:
-        keys = jax.random.split(key, 4)
-        self.norm = eqx.nn.GroupNorm(math.gcd(_MOST_GROUPS, inputs), inputs)
-        self.first = _conv(num_axes, inputs, outputs, padding_mode, key=keys[0])
-        self.second = _conv(num_axes, outputs, outputs, padding_mode, key=keys[1])
-        self.modulation = eqx.nn.Linear(_EMBEDDING_WIDTH, 2 * outputs, key=keys[2])
-        self.skip = None if inputs == outputs else eqx.nn.Conv(num_axes, inputs, outputs, 1, key=keys[3])
-
-    def __call__(self, hidden: Array, features: Array) -> Array:
-        inner = convolve(self.first, jax.nn.silu(normalise(self.norm, hidden)))
-        gain, shift = jnp.split(self.modulation(features), 2)
-        inner = convolve(self.second, jax.nn.silu((1 + gain) * inner + shift))
-        return inner + (hidden if self.skip is None else convolve(self.skip, hidden))
 
 
 class UNet(eqx.Module):
@@ -80,11 +53,11 @@ class UNet(eqx.Module):
     features: NoiseLevelFeatures
     embed: eqx.nn.Linear
     lift: eqx.nn.Conv
-    down: tuple[tuple[_ConvBlock, ...], ...]
+    down: tuple[tuple[ConvBlock, ...], ...]
     halve: tuple[eqx.nn.Conv, ...]
-    middle: tuple[_ConvBlock, ...]
+    middle: tuple[ConvBlock, ...]
     narrow: tuple[eqx.nn.Conv, ...]
-    up: tuple[tuple[_ConvBlock, ...], ...]
+    up: tuple[tuple[ConvBlock, ...], ...]
     project: eqx.nn.Conv
 
     def __init__(
@@ -142,20 +115,20 @@ class UNet(eqx.Module):
         widths = [width * min(2**level, 4) for level in range(num_levels + 1)]
         keys = iter(jax.random.split(key, 4 + 2 * num_levels * (blocks + 2) + blocks))
 
-        def row(inputs: int, outputs: int) -> tuple[_ConvBlock, ...]:
+        def row(inputs: int, outputs: int) -> tuple[ConvBlock, ...]:
             sizes = [inputs, *[outputs] * blocks]
-            return tuple(_ConvBlock(axes, a, b, mode, key=next(keys)) for a, b in itertools.pairwise(sizes))
+            return tuple(ConvBlock(axes, a, b, mode, key=next(keys)) for a, b in itertools.pairwise(sizes))
 
         self.features = NoiseLevelFeatures()
-        self.embed = eqx.nn.Linear(self.features.num_features, _EMBEDDING_WIDTH, key=next(keys))
+        self.embed = eqx.nn.Linear(self.features.num_features, EMBEDDING_WIDTH, key=next(keys))
         told = 0 if condition_shape is None else math.prod(condition_shape) // math.prod(space)
-        self.lift = _conv(axes, num_channels + told, width, mode, key=next(keys))
+        self.lift = conv(axes, num_channels + told, width, mode, key=next(keys))
         self.down = tuple(row(w, w) for w in widths[:-1])
-        self.halve = tuple(_conv(axes, a, b, mode, stride=2, key=next(keys)) for a, b in itertools.pairwise(widths))
+        self.halve = tuple(conv(axes, a, b, mode, stride=2, key=next(keys)) for a, b in itertools.pairwise(widths))
         self.middle = row(widths[-1], widths[-1])
-        self.narrow = tuple(_conv(axes, b, a, mode, key=next(keys)) for a, b in itertools.pairwise(widths))
+        self.narrow = tuple(conv(axes, b, a, mode, key=next(keys)) for a, b in itertools.pairwise(widths))
         self.up = tuple(row(2 * w, w) for w in widths[:-1])
-        self.project = zeroed(_conv(axes, width, num_channels, mode, key=next(keys)))
+        self.project = zeroed(conv(axes, width, num_channels, mode, key=next(keys)))
 
     def __call__(self, x: Position, log_sigma: Float[Array, ""], condition: Any = None) -> Position:
         """The network's output at one point (an array, or a tree of one array), noise level and condition.
@@ -197,12 +170,7 @@ class UNet(eqx.Module):
         return jnp.concatenate(parts, axis=-1)
 
 
-def _apply(row: tuple[_ConvBlock, ...], hidden: Array, features: Array) -> Array:
+def _apply(row: tuple[ConvBlock, ...], hidden: Array, features: Array) -> Array:
     for block in row:
         hidden = block(hidden, features)
     return hidden
-
-
-def _conv(num_axes: int, inputs: int, outputs: int, padding_mode: str, *, stride: int = 1, key: Array) -> eqx.nn.Conv:
-    """A convolution of three cells along every axis."""
-    return eqx.nn.Conv(num_axes, inputs, outputs, 3, stride=stride, padding=1, padding_mode=padding_mode, key=key)
