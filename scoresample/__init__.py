@@ -80,6 +80,7 @@ from scoresample.scores import logdensity_fn as logdensity_fn
 from scoresample.training import fit_score as fit_score
 from scoresample.training import load_score as load_score
 from scoresample.training import save_score as save_score
+from scoresample.wavelets import WaveletTransform as WaveletTransform
 from scoresample.workflows import SamplingPlan as SamplingPlan
 from scoresample.workflows import compare_samplers as compare_samplers
 from scoresample.workflows import fit_score_to_density as fit_score_to_density
