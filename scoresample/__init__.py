@@ -71,12 +71,14 @@ from scoresample.scores import AbstractDensityScore as AbstractDensityScore
 from scoresample.scores import AbstractScore as AbstractScore
 from scoresample.scores import DensityScore as DensityScore
 from scoresample.scores import Gaussian as Gaussian
+from scoresample.scores import GaussianField as GaussianField
 from scoresample.scores import GaussianMixture as GaussianMixture
 from scoresample.scores import LineIntegralDensity as LineIntegralDensity
 from scoresample.scores import Score as Score
 from scoresample.scores import Support as Support
 from scoresample.scores import from_numpyro as from_numpyro
 from scoresample.scores import logdensity_fn as logdensity_fn
+from scoresample.scores import power_law_spectrum as power_law_spectrum
 from scoresample.training import fit_score as fit_score
 from scoresample.training import load_score as load_score
 from scoresample.training import save_score as save_score

@@ -60,12 +60,14 @@ from scoresample.scores import (
     AbstractScore,
     DensityScore,
     Gaussian,
+    GaussianField,
     GaussianMixture,
     LineIntegralDensity,
     Position,
     Score,
     add_scores,
     from_numpyro,
+    power_law_spectrum,
     temper,
 )
 
@@ -80,6 +82,10 @@ def gaussian_array() -> Gaussian:
 
 def gaussian_tree() -> Gaussian:
     return Gaussian(tree_position(), {"effects": jnp.array([0.5, 4.0]), "log_scale": jnp.asarray(0.1)})
+
+
+def gaussian_field() -> GaussianField:
+    return GaussianField(power_law_spectrum((2, 4), 2.0), 0.5)
 
 
 def mixture() -> GaussianMixture:
@@ -138,6 +144,7 @@ SCORES: dict[str, Callable[[], AbstractScore]] = {
     "gaussian": gaussian,
     "gaussian of an array": gaussian_array,
     "gaussian of a tree": gaussian_tree,
+    "gaussian field": gaussian_field,
     "mixture": mixture,
     "log density of a tree": density,
     "bare score": bare,
@@ -219,6 +226,7 @@ def points_of_a_tree() -> EmpiricalPerturbedScore:
 PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "noised gaussian": lambda: perturb(gaussian(), VP()),
     "noised gaussian of an array": lambda: perturb(gaussian_array(), VE(0.01, 50.0)),
+    "noised gaussian field": lambda: perturb(gaussian_field(), VP()),
     "noised mixture": lambda: perturb(mixture(), VE(0.01, 50.0)),
     "network of a tree": network_path,
     "network of an array": array_network_path,
