@@ -82,6 +82,7 @@ from scoresample.scores import power_law_spectrum as power_law_spectrum
 from scoresample.training import fit_score as fit_score
 from scoresample.training import load_score as load_score
 from scoresample.training import save_score as save_score
+from scoresample.wavelets import ConditionalGaussianField as ConditionalGaussianField
 from scoresample.wavelets import WaveletTransform as WaveletTransform
 from scoresample.workflows import SamplingPlan as SamplingPlan
 from scoresample.workflows import compare_samplers as compare_samplers

@@ -70,6 +70,7 @@ from scoresample.scores import (
     power_law_spectrum,
     temper,
 )
+from scoresample.wavelets import ConditionalGaussianField
 
 
 def gaussian() -> Gaussian:
@@ -223,6 +224,12 @@ def points_of_a_tree() -> EmpiricalPerturbedScore:
     return perturb(points, VP(), weights=jnp.arange(1.0, 21.0), bandwidth=0.3, location=0.5, scale=2.0)
 
 
+def details_path() -> ConditionalGaussianField:
+    """Of a field of 4 x 8 sites, given a coarser one."""
+    field = GaussianField(power_law_spectrum((4, 8), 2.0), 0.5)
+    return ConditionalGaussianField(field, VP()).given(jnp.arange(8.0).reshape(2, 4))
+
+
 PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "noised gaussian": lambda: perturb(gaussian(), VP()),
     "noised gaussian of an array": lambda: perturb(gaussian_array(), VE(0.01, 50.0)),
@@ -238,6 +245,7 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "noised points given a condition": lambda: perturb(
         mixture().sample(jax.random.key(3), 30), VE(0.01, 50.0), conditions=jnp.linspace(0.0, 1.0, 30)
     ).given(0.3),
+    "noised details of a gaussian field": details_path,
     "tempered density of a tree": lambda: TemperedPath(Gaussian.like(tree_position(), 3.0), density()),
     "tempered": lambda: TemperedPath(Gaussian(jnp.zeros(2), 9.0), mixture(), scale=jnp.array([1.0, 2.0])),
 }

@@ -1,4 +1,7 @@
 """Multiscale paths: fields as the coefficients of an orthogonal wavelet transform."""
 
+from scoresample.wavelets._conditional_gaussian import ConditionalGaussianField as ConditionalGaussianField
+from scoresample.wavelets._conditional_gaussian import low_pass_field as low_pass_field
 from scoresample.wavelets._filters import frequency_response as frequency_response
+from scoresample.wavelets._stages import wavelet_stages as wavelet_stages
 from scoresample.wavelets._transform import WaveletTransform as WaveletTransform
