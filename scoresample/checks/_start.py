@@ -3,10 +3,11 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from scoresample.checks._check import Check, graded_check
-from scoresample.paths import AbstractPerturbedScore, denoise_particles
+from scoresample.paths import AbstractPerturbedScore, denoise_particles, num_conditions, with_conditions_of
 from scoresample.scores import Position
 
 _NUM_PARTICLES = 256
@@ -45,11 +46,17 @@ def start_mismatch(path: AbstractPerturbedScore, particles: Position, denoised: 
     return jnp.sqrt(sum(total for total, _ in parts) / sum(size for _, size in parts))
 
 
-@eqx.filter_jit
 def measure_start(path: AbstractPerturbedScore, key: Array, t: Array) -> Array:
     """`start_mismatch` at fresh draws of the start: one evaluation of the score for each."""
+    have = num_conditions(path)
+    number = _NUM_PARTICLES if have is None else min(have, _NUM_PARTICLES)
+    return _measure_start(with_conditions_of(path, np.arange(number)), key, t, number)
+
+
+@eqx.filter_jit
+def _measure_start(path: AbstractPerturbedScore, key: Array, t: Array, number: int) -> Array:
     t = t.astype(jnp.result_type(*jax.tree.leaves(path.structure)))
-    particles = path.sample_reference(key, _NUM_PARTICLES, t)
+    particles = path.sample_reference(key, number, t)
     return start_mismatch(path, particles, denoise_particles(path, particles, t), t)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.paths import AbstractPerturbedScore, AbstractScorePath
+from scoresample.paths import AbstractCascadedPath, AbstractPerturbedScore, AbstractScorePath
 from scoresample.scores import AbstractScore, Position, check_structure, structure_of
 
 _MOST_NAMED = 8
@@ -54,6 +54,12 @@ def score_for_chains(target: Any) -> AbstractScore:
         return target.at(target.process.time(target.log_snr_range[1]))
     if isinstance(target, AbstractScorePath):
         return target.at(0.0)
+    if isinstance(target, AbstractCascadedPath):
+        raise TypeError(
+            f"`target`: {type(target).__name__} is a cascade of paths, on which path samplers run stage by stage, such "
+            "as ReverseSDE() or ParallelMALA(). For chains on the whole position take its density: "
+            "CascadedDensity(path)."
+        )
     raise TypeError(_not_a_target(target))
 
 
@@ -63,8 +69,8 @@ def _not_a_target(target: Any) -> str:
 
 
 def check_target(target: Any) -> None:
-    """Raise a TypeError unless the target is a score or a path."""
-    if not isinstance(target, AbstractScore | AbstractScorePath):
+    """Raise a TypeError unless the target is a score, a path or a cascade of paths."""
+    if not isinstance(target, AbstractScore | AbstractScorePath | AbstractCascadedPath):
         raise TypeError(_not_a_target(target))
 
 

@@ -35,7 +35,9 @@ class Draws:
         info: facts of the run: ``num_warmup``, ``num_evaluations`` (with the warm-up), ``compile_seconds``, ...
             Of path samplers on noised paths ``noise_left``, the noise sigma/alpha at which sampling stopped, and where
             it is known ``smallest_scale``, the data's smallest standard deviation, and for points without a bandwidth
-            of that size ``point_spacing``, the median distance of neighbours; all in standard coordinates.
+            of that size ``point_spacing``, the median distance of neighbours; all in standard coordinates. Of cascades
+            ``stages``, the same facts for each, and ``full_size_nfe``, the sum of the stages' evaluations, each
+            weighted by its share of the position's numbers.
         nfe: score evaluations per draw, the warm-up not counted; nan if not known.
         seconds: wall clock of the call, compilation included; nan if not known.
         constrain: position -> named sites.

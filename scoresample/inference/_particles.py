@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from scoresample.inference._progress import chunk_length, progress_bar
 from scoresample.inference._sharding import num_devices, on_devices
-from scoresample.paths import AbstractScorePath
+from scoresample.paths import AbstractScorePath, with_conditions_of
 from scoresample.samplers import AbstractParticleSampler, AbstractPathSampler, ParticleInfo
 from scoresample.scores import Position
 
@@ -164,19 +164,6 @@ def _split_conditions(path: AbstractScorePath) -> tuple[AbstractScorePath, Abstr
     return shared, conditions
 
 
-def _slice_conditions(path: AbstractScorePath, chosen: np.ndarray) -> AbstractScorePath:
-    """The path with the conditions of some particles only."""
-    axes = path.condition_axes()
-    if axes is None:
-        return path
-    return jax.tree.map(
-        lambda axis, part: part if axis is None else jax.tree.map(lambda x: x[chosen], part),
-        axes,
-        path,
-        is_leaf=lambda leaf: leaf is None,
-    )
-
-
 def run_particles(
     path: AbstractScorePath,
     sampler: AbstractParticleSampler[Any],
@@ -187,6 +174,7 @@ def run_particles(
     batch_size: int | None,
     mesh: Mesh | None,
     show: bool,
+    label: str = "",
 ) -> ParticleDraws:
     """Draw particles from the path's reference and run them to the target.
 
@@ -203,10 +191,10 @@ def run_particles(
     in_chunks = show and mesh is None and isinstance(sampler, AbstractPathSampler)
     buffer = _Buffer(num_particles)
     total = num_blocks * (_num_steps(plan) if in_chunks else 1)
-    with progress_bar(total, type(sampler).__name__, show=show) as bar:
+    with progress_bar(total, f"{type(sampler).__name__} {label}".rstrip(), show=show) as bar:
         for first in range(0, num_blocks, at_once):
             blocks = [min(first + k, num_blocks - 1) for k in range(at_once)]
-            parts = [_slice_conditions(path, _particles_of(block, size, num_particles)) for block in blocks]
+            parts = [with_conditions_of(path, _particles_of(block, size, num_particles)) for block in blocks]
             keys = [jax.random.fold_in(key, block) for block in blocks]
             if mesh is not None:
                 shared, conditions = zip(*(_split_conditions(part) for part in parts), strict=True)

@@ -17,25 +17,18 @@ from jax.sharding import Mesh, Sharding
 from jaxtyping import Array
 
 from scoresample._version import __version__
-from scoresample.checks import conservative_checks, measure_start, moves_check, start_check
+from scoresample.checks import conservative_checks
+from scoresample.inference._along_path import sample_particles
+from scoresample.inference._cascade import sample_cascade
 from scoresample.inference._chains import run_chains
 from scoresample.inference._doors import check_count, check_key, check_target, score_for_chains, starts
 from scoresample.inference._draws import Draws, SamplingError
-from scoresample.inference._particles import run_particles
 from scoresample.inference._progress import compile_seconds, wants_progress
 from scoresample.inference._sharding import mesh_of
-from scoresample.paths import (
-    AbstractPerturbedScore,
-    AbstractScorePath,
-    EmpiricalPerturbedScore,
-    ReclockedScore,
-    TemperedPath,
-)
+from scoresample.paths import AbstractCascadedPath, AbstractScorePath
 from scoresample.samplers import (
     AbstractParticleSampler,
-    AbstractPathSampler,
     AbstractSampler,
-    Plan,
     default_sampler,
     require_density,
 )
@@ -45,7 +38,7 @@ _PACKAGES = ("jax", "numpyro", "blackjax", "arviz", "equinox", "diffrax")
 
 
 def sample(
-    target: AbstractScore | AbstractScorePath,
+    target: AbstractScore | AbstractScorePath | AbstractCascadedPath,
     sampler: AbstractSampler | AbstractParticleSampler[Any] | None = None,
     *,
     key: Array,
@@ -63,10 +56,12 @@ def sample(
 
     A chain sampler runs `num_chains` chains of `num_samples` draws after `num_warmup` steps; given a path, it runs on
     the path's last level. A path sampler returns ``num_chains * num_samples`` independent draws and ignores
-    `num_warmup` and `initial_position`. The same key, settings and `batch_size` give the same draws.
+    `num_warmup` and `initial_position`; given a cascade, such as a [`WaveletPath`][scoresample.WaveletPath], it runs on
+    one stage after another: `nfe` is then the sum over stages, and ``Draws.info["stages"]`` tells of each. The same
+    key, settings and `batch_size` give the same draws.
 
     Arguments:
-        target: a score, or a path from noise to it.
+        target: a score, a path from noise to it, or a cascade of paths.
         sampler: an instance of any sampler, such as ``NUTS()`` or ``ReverseSDE()``. If None, the one that suits the
             target: `NUTS` for densities, `ProbabilityFlowODE` for exact noised densities, `ReverseSDE` with ``eta=0.5``
             for learned scores, `AnnealedLangevin` for other paths. The draws' attributes say which.
@@ -77,7 +72,8 @@ def sample(
         initial_position: one start for all chains, or one for each with a leading axis. Needed only where the target
             does not know where to start.
         batch_size: run at most this many chains or particles at a time, to bound memory.
-        plan: the levels of a path sampler, from ``sampler.plan(path, key=key)``; made here if None.
+        plan: the levels of a path sampler, from ``sampler.plan(path, key=key)``, for a cascade a sequence of them, one
+            for each stage; made here if None.
         throw: raise a `SamplingError` with the draws attached when draws are not finite or a solver failed.
         progress: show a progress bar; by default only on a terminal.
         sharding: run blocks of chains or particles on these devices at once: any `jax.sharding.Sharding`, or a list
@@ -131,7 +127,15 @@ def sample(
                 raise ValueError(
                     f"`initial_position` is for chains; {type(sampler).__name__} starts from the path's own reference."
                 )
-            draws = _sample_particles(target, sampler, key, num_samples * num_chains, batch_size, plan, mesh, show)
+            settings: dict[str, Any] = {
+                "key": key, "num_particles": num_samples * num_chains, "batch_size": batch_size, "plan": plan,
+                "mesh": mesh, "show": show,
+            }  # fmt: skip
+            if isinstance(target, AbstractCascadedPath):
+                draws = sample_cascade(target, sampler, **settings)
+            else:
+                draws = sample_particles(target, sampler, **settings)
+            draws.attributes.update(_attributes(sampler, target))
         case _:  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(  # pyright: ignore[reportUnreachable]
                 f"`sampler` must be an instance of a sampler, such as NUTS() or ReverseSDE(), got {sampler!r}."
@@ -192,84 +196,6 @@ def _sample_chains(
         constrain=score.constrain,
         attributes=_attributes(sampler, score),
     )
-
-
-def _sample_particles(
-    target: AbstractScore | AbstractScorePath,
-    sampler: AbstractParticleSampler[Any],
-    key: Array,
-    num_particles: int,
-    batch_size: int | None,
-    plan: Any,
-    mesh: Mesh | None,
-    show: bool,
-) -> Draws:
-    key_plan, key_run = jax.random.split(key)
-    if plan is None:
-        plan = sampler.plan(target, key=key_plan)
-    assert isinstance(target, AbstractScorePath)
-    drawn = run_particles(
-        target,
-        sampler,
-        plan,
-        key=key_run,
-        num_particles=num_particles,
-        batch_size=batch_size,
-        mesh=mesh,
-        show=show,
-    )
-    checks = []
-    if isinstance(target, AbstractPerturbedScore):
-        mismatch = drawn.stats.pop("start_mismatch", None)
-        if mismatch is None:
-            mismatch = measure_start(target, key_plan, plan.t_start)
-        checks = [start_check(float(np.max(mismatch)))]
-    stop = _where_it_stopped(target, plan)
-    if "least_move" in drawn.stats:
-        checks.append(moves_check(float(np.min(drawn.stats["least_move"]))))
-    if isinstance(target, TemperedPath) and isinstance(target.target, LineIntegralDensity):
-        checks += conservative_checks(target.target, drawn.positions, key=key_plan)
-    evaluations, non_finite = round(drawn.nfe * num_particles), drawn.non_finite
-    if isinstance(plan, Plan):
-        evaluations += int(plan.pilot_evaluations)
-    facts = dict(drawn.stats)
-    if drawn.log_weights is not None:
-        non_finite = non_finite | np.isnan(drawn.log_weights)
-        if isinstance(sampler, AbstractPathSampler):
-            facts |= _normalising_constant(drawn.log_weights)
-    return Draws(
-        position=jax.tree.map(lambda x: x[None], drawn.positions),
-        kind="interacting" if sampler.interacting else "independent",
-        log_weights=None if drawn.log_weights is None else jnp.asarray(drawn.log_weights)[None],
-        stats={"non_finite": non_finite[None]},
-        info={"num_warmup": 0, "num_evaluations": evaluations, "checks": checks, **stop, **facts},
-        nfe=drawn.nfe,
-        seconds=0.0,
-        constrain=target.constrain,
-        attributes=_attributes(sampler, target),
-    )
-
-
-def _where_it_stopped(target: AbstractScorePath, plan: Any) -> dict[str, float]:
-    """Sigma/alpha at the last level of a noised path, and the data's smallest scale or the spacing of its points."""
-    if not isinstance(target, AbstractPerturbedScore) or not isinstance(plan, Plan):
-        return {}
-    stop = {"noise_left": float(jnp.exp(-target.process.log_snr(plan.t_final)))}
-    scale = target.smallest_scale()
-    if scale is not None:
-        stop["smallest_scale"] = float(scale)
-    points = target.inner if isinstance(target, ReclockedScore) else target
-    if isinstance(points, EmpiricalPerturbedScore) and float(points.bandwidth) < float(points.spacing):
-        stop["point_spacing"] = float(points.spacing)
-    return stop
-
-
-def _normalising_constant(log_weights: np.ndarray) -> dict[str, float]:
-    """The logarithm of the mean weight, and its standard error by the delta method."""
-    largest = np.max(log_weights)
-    weights = np.exp(log_weights.astype(np.float64) - largest)
-    relative = np.std(weights) / np.mean(weights) / np.sqrt(weights.size)
-    return {"log_z": float(largest + np.log(np.mean(weights))), "log_z_se": float(relative)}
 
 
 def _non_finite(positions: Position, num_axes: int) -> np.ndarray:

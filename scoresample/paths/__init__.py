@@ -5,7 +5,11 @@ from scoresample.paths._base import AbstractScorePath as AbstractScorePath
 from scoresample.paths._base import FrozenDensityScore as FrozenDensityScore
 from scoresample.paths._base import FrozenScore as FrozenScore
 from scoresample.paths._base import as_time as as_time
+from scoresample.paths._base import num_conditions as num_conditions
 from scoresample.paths._base import score_particles as score_particles
+from scoresample.paths._base import with_conditions_of as with_conditions_of
+from scoresample.paths._cascade import AbstractCascadedPath as AbstractCascadedPath
+from scoresample.paths._cascade import CascadedDensity as CascadedDensity
 from scoresample.paths._empirical import EmpiricalPerturbedScore as EmpiricalPerturbedScore
 from scoresample.paths._energy import PerturbedEnergy as PerturbedEnergy
 from scoresample.paths._fokker_planck import fokker_planck_residual as fokker_planck_residual

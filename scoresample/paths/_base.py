@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from equinox import AbstractVar
 from jaxtyping import Array
 
@@ -157,3 +158,35 @@ def score_particles(path: AbstractScorePath, particles: Position, t: Array) -> P
         The standard scores, a tree like `particles`.
     """
     return jax.vmap(lambda p, z: p.standard_score(z, t), in_axes=(path.condition_axes(), 0))(path, particles)
+
+
+def with_conditions_of[Path: AbstractScorePath](path: Path, chosen: np.ndarray) -> Path:
+    """The path with the conditions of some particles only; a path without conditions of particles as it is.
+
+    Arguments:
+        path: the path.
+        chosen: the particles' numbers.
+    """
+    axes = path.condition_axes()
+    if axes is None:
+        return path
+    return jax.tree.map(
+        lambda axis, part: part if axis is None else jax.tree.map(lambda x: x[chosen], part),
+        axes,
+        path,
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
+def num_conditions(path: AbstractScorePath) -> int | None:
+    """How many particles have a condition of their own, or None where none has."""
+    axes = path.condition_axes()
+    if axes is None:
+        return None
+    lengths = jax.tree.map(
+        lambda axis, part: [] if axis is None else [x.shape[0] for x in jax.tree.leaves(part)],
+        axes,
+        path,
+        is_leaf=lambda leaf: leaf is None,
+    )
+    return jax.tree.leaves(lengths)[0]

@@ -9,6 +9,15 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from scoresample.paths._base import AbstractDensityPath
+from scoresample.paths._conditioning import (
+    Condition,
+    Conditioning,
+    condition_like,
+    conditioning_axes,
+    given,
+    given_condition,
+    make_conditioning,
+)
 from scoresample.paths._frame import Frame, make_frame
 from scoresample.paths._perturbed import AbstractPerturbedScore, checked_range, unit_moments
 from scoresample.paths._process import AbstractNoiseProcess, check_process
@@ -24,13 +33,17 @@ class PerturbedEnergy(AbstractPerturbedScore, AbstractDensityPath):
     ``path.at(t)``. The log density is as good as it was learned: learned from draws alone, the weights of modes that
     are far apart at low noise are not reliable.
 
+    With ``condition=`` it is the conditional law's: `fn` takes the standardised condition after s, and
+    ``energy.given(condition)`` is the energy under one condition, or under one for each particle of a run.
+
     Attributes:
-        fn: ``fn(y, s, *args) -> log p_s(y)``, a scalar, up to a constant for each s.
+        fn: ``fn(y, s, *args) -> log p_s(y)``, a scalar, up to a constant for each s (and each condition).
         args: further arguments of `fn`.
         process: the noise process.
         log_snr_range: levels at which it is valid.
         frame: the standardisation that was used in training.
         record: the history of the training, or None.
+        conditioning: the shapes, the standardisation and the value of conditions; None where there are none.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -50,6 +63,7 @@ class PerturbedEnergy(AbstractPerturbedScore, AbstractDensityPath):
     structure: Structure
     constrain: Constrain
     record: Any = eqx.field(static=True)
+    conditioning: Conditioning | None
 
     def __init__(
         self,
@@ -63,6 +77,9 @@ class PerturbedEnergy(AbstractPerturbedScore, AbstractDensityPath):
         scale: Position | None = None,
         constrain: Constrain = named_sites,
         record: Any = None,
+        condition: Condition = None,
+        condition_location: Condition = None,
+        condition_scale: Condition = None,
     ) -> None:
         """Wrap a log density.
 
@@ -77,6 +94,9 @@ class PerturbedEnergy(AbstractPerturbedScore, AbstractDensityPath):
             scale: the data's standard deviation by which it was divided.
             constrain: position -> named sites.
             record: the history of the training, to keep with the score.
+            condition: for a conditional law: one condition, or its tree of `jax.ShapeDtypeStruct`.
+            condition_location: what is subtracted from conditions, a tree like one or a number.
+            condition_scale: what they are then divided by, likewise.
 
         Raises:
             TypeError: if `fn` is no function or `process` no noise process.
@@ -91,7 +111,9 @@ class PerturbedEnergy(AbstractPerturbedScore, AbstractDensityPath):
         self.constrain, self.record = constrain, record
         self.log_snr_range = checked_range(log_snr_range, process)
         dtype = jnp.result_type(*jax.tree.leaves(self.structure))
-        output = jax.eval_shape(self.fn, self.structure, jax.ShapeDtypeStruct((), dtype), *self.args)
+        self.conditioning = make_conditioning(condition, condition_location, condition_scale)
+        like = condition_like(self.conditioning, dtype)
+        output = jax.eval_shape(self.fn, self.structure, jax.ShapeDtypeStruct((), dtype), *like, *self.args)
         if jax.tree.structure(output) != jax.tree.structure(0) or output.shape != ():
             raise ValueError(f"`fn` must return a scalar, the log density at one unbatched point, but got {output}.")
 
@@ -99,7 +121,8 @@ class PerturbedEnergy(AbstractPerturbedScore, AbstractDensityPath):
         """``log p_s(z/alpha) - d log alpha``, up to a constant for each level."""
         alpha = self.process.alpha(t)
         size = sum(leaf.size for leaf in jax.tree.leaves(z))
-        value = self.fn(jax.tree.map(lambda x: x / alpha, z), self.process.sigma(t) / alpha, *self.args)
+        condition = given_condition(self.conditioning, z)
+        value = self.fn(jax.tree.map(lambda x: x / alpha, z), self.process.sigma(t) / alpha, *condition, *self.args)
         return value - size * self.process.log_alpha(t)
 
     def standard_score(self, z: Position, t: Array) -> Position:
@@ -114,6 +137,15 @@ class PerturbedEnergy(AbstractPerturbedScore, AbstractDensityPath):
         """The one that `fit_score` found in the training data, if there is a record of it."""
         return recorded_scale(self.record)
 
+    def given(self, condition: Condition) -> "PerturbedEnergy":
+        """The energy under a condition; see [`PerturbedScore.given`][scoresample.PerturbedScore.given].
+
+        Raises:
+            TypeError: if it holds anything but real numbers.
+            ValueError: if this is no conditional law, a shape does not fit, or a number is not finite.
+        """
+        return given(self, condition)
+
     def condition_axes(self) -> Any:
-        """None: nothing is particle by particle."""
-        return None
+        """None, or a tree that marks the conditions where every particle has its own."""
+        return conditioning_axes(self)

@@ -64,13 +64,16 @@ class Frame(eqx.Module):
         return jax.tree.reduce(jnp.add, logs)
 
 
-def make_frame(location: Position | None, scale: Position | None, structure: Structure) -> Frame:
+def make_frame(
+    location: Position | None, scale: Position | None, structure: Structure, *, prefix: str = ""
+) -> Frame:
     """A checked [`Frame`][scoresample.paths.Frame] for positions of a structure.
 
     Arguments:
         location: tree like a position, a single number for all coordinates, or None.
         scale: likewise, positive.
         structure: the positions' tree of `jax.ShapeDtypeStruct`.
+        prefix: what goes before the names in messages.
 
     Raises:
         ValueError: if a shape does not fit, a value is not finite or a scale is not positive.
@@ -88,7 +91,7 @@ def make_frame(location: Position | None, scale: Position | None, structure: Str
             raise ValueError(f"`{name}` must be finite.")
         return value
 
-    scale = complete(scale, "scale")
+    scale = complete(scale, f"{prefix}scale")
     if scale is not None and not all(bool(jnp.all(s > 0)) for s in jax.tree.leaves(scale)):
-        raise ValueError("`scale` must be positive. A coordinate that never varies cannot be standardised: drop it.")
-    return Frame(complete(location, "location"), scale)
+        raise ValueError(f"`{prefix}scale` must be positive. A coordinate that never varies cannot be standardised: drop it.")
+    return Frame(complete(location, f"{prefix}location"), scale)

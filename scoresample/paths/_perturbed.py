@@ -12,6 +12,16 @@ from equinox import AbstractVar
 from jaxtyping import Array
 
 from scoresample.paths._base import AbstractScorePath, as_time
+from scoresample.paths._conditioning import (
+    Condition,
+    ConditionalPath,
+    Conditioning,
+    condition_like,
+    conditioning_axes,
+    given,
+    given_condition,
+    make_conditioning,
+)
 from scoresample.paths._frame import Frame, make_frame
 from scoresample.paths._process import AbstractNoiseProcess, check_process
 from scoresample.paths._record import recorded_scale
@@ -128,8 +138,11 @@ class PerturbedScore(AbstractPerturbedScore):
     * ``"denoised"``: ``E[z_0 | z]``, so ``s = (alpha fn - z)/sigma^2`` (Karras et al. 2022, arXiv 2206.00364);
     * ``"velocity"``: ``E[alpha e - sigma z_0 | z]`` (Salimans and Ho 2022, arXiv 2202.00512, appendix D).
 
+    A *conditional* score, made with ``condition=``, predicts under a condition that `fn` takes after the time,
+    standardised. ``score.given(condition)`` is the score under one condition, or under one for each particle of a run.
+
     Attributes:
-        fn: ``fn(z, time, *args)``, unbatched.
+        fn: ``fn(z, time, *args)``, or with conditions ``fn(z, time, condition, *args)``, unbatched.
         args: further arguments of `fn`, such as exported weights.
         process: the noise process that the network was trained with.
         prediction: what `fn` returns.
@@ -141,6 +154,7 @@ class PerturbedScore(AbstractPerturbedScore):
         log_snr_range: levels at which the network is valid.
         frame: the standardisation that was used in training.
         record: the history of the training, or None.
+        conditioning: the shapes, the standardisation and the value of conditions; None where there are none.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -148,6 +162,12 @@ class PerturbedScore(AbstractPerturbedScore):
         >>> standard_normal = PerturbedScore(lambda z, t: -z, VP(), structure=jnp.zeros(2))
         >>> standard_normal(jnp.array([1.0, -1.0]), 0.3).tolist()
         [-1.0, 1.0]
+        >>> around = PerturbedScore(
+        ...     lambda y, s, c: (y + s**2 * c) / (1 + s**2), VP(), structure=jnp.zeros(1), condition=jnp.zeros(1),
+        ...     prediction="denoised", time="sigma",
+        ... )
+        >>> around.given(jnp.array([3.0]))(jnp.array([1.0]), 0.0).tolist()
+        [2.0]
     """
 
     fn: Callable[..., Position]
@@ -161,6 +181,7 @@ class PerturbedScore(AbstractPerturbedScore):
     structure: Structure
     constrain: Constrain
     record: Any = eqx.field(static=True)
+    conditioning: Conditioning | None
 
     def __init__(
         self,
@@ -177,6 +198,9 @@ class PerturbedScore(AbstractPerturbedScore):
         scale: Position | None = None,
         constrain: Constrain = named_sites,
         record: Any = None,
+        condition: Condition = None,
+        condition_location: Condition = None,
+        condition_scale: Condition = None,
     ) -> None:
         """Wrap a network.
 
@@ -195,6 +219,10 @@ class PerturbedScore(AbstractPerturbedScore):
             scale: the data's standard deviation by which it was divided.
             constrain: position -> named sites.
             record: the history of the training, to keep with the score. It must compare equal to every other record.
+            condition: for a conditional score: one condition, or its tree of `jax.ShapeDtypeStruct`. `fn` then takes
+                the standardised condition after the time.
+            condition_location: what is subtracted from conditions, a tree like one or a number.
+            condition_scale: what they are then divided by, likewise.
 
         Raises:
             TypeError: if `fn` is no function or `process` no noise process.
@@ -214,6 +242,7 @@ class PerturbedScore(AbstractPerturbedScore):
         self.constrain = constrain
         self.record = record
         self.log_snr_range = checked_range(log_snr_range, process)
+        self.conditioning = make_conditioning(condition, condition_location, condition_scale)
         _check_prediction(self)
 
     def _input(self, z: Position, t: Array) -> tuple[Position, Array]:
@@ -232,7 +261,7 @@ class PerturbedScore(AbstractPerturbedScore):
         """The network's prediction as a score."""
         alpha, variance = self.process.alpha(t), self.process.variance(t)
         sigma = jnp.sqrt(variance)
-        output = self.fn(*self._input(z, t), *self.args)
+        output = self.fn(*self._input(z, t), *given_condition(self.conditioning, z), *self.args)
         match self.prediction:
             case "score":
                 return output
@@ -252,9 +281,22 @@ class PerturbedScore(AbstractPerturbedScore):
         """The one that `fit_score` found in the training data, if there is a record of it."""
         return recorded_scale(self.record)
 
+    def given(self, condition: Condition) -> "PerturbedScore":
+        """The score under a condition; one that was given before is replaced.
+
+        Arguments:
+            condition: one condition for all particles; or many, with a leading axis on every array: one for each
+                particle of a run.
+
+        Raises:
+            TypeError: if it holds anything but real numbers.
+            ValueError: if this is no conditional score, a shape does not fit, or a number is not finite.
+        """
+        return given(self, condition)
+
     def condition_axes(self) -> Any:
-        """None: nothing is particle by particle."""
-        return None
+        """None, or a tree that marks the conditions where every particle has its own."""
+        return conditioning_axes(self)
 
 
 def unit_moments(structure: Structure) -> tuple[Position, Position]:
@@ -274,10 +316,11 @@ def checked_range(log_snr_range: tuple[float, float] | None, process: AbstractNo
 
 
 def _check_prediction(score: PerturbedScore) -> None:
-    def evaluate(z: Position) -> Position:
-        return score.fn(*score._input(z, as_time(0.5, z)), *score.args)
+    def evaluate(z: Position, *condition: Condition) -> Position:
+        return score.fn(*score._input(z, as_time(0.5, z)), *condition, *score.args)
 
-    output = jax.eval_shape(evaluate, score.structure)
+    dtype = jnp.result_type(*jax.tree.leaves(score.structure))
+    output = jax.eval_shape(evaluate, score.structure, *condition_like(score.conditioning, dtype))
     got, want = jax.tree.structure(output), jax.tree.structure(score.structure)
     shapes = [leaf.shape for leaf in jax.tree.leaves(output)], [leaf.shape for leaf in jax.tree.leaves(score.structure)]
     if got != want or shapes[0] != shapes[1]:
@@ -323,6 +366,16 @@ class ReclockedScore(AbstractPerturbedScore):
     def smallest_scale(self) -> Array | None:
         """That of the inner score."""
         return self.inner.smallest_scale()
+
+    def given(self, condition: Condition) -> "ReclockedScore":
+        """The score under a condition; see the inner score's own `given`.
+
+        Raises:
+            ValueError: if the inner score takes no conditions, or this one does not fit.
+        """
+        if not isinstance(self.inner, ConditionalPath):
+            raise ValueError(f"`condition`: a {type(self.inner).__name__} has no conditions.")
+        return eqx.tree_at(lambda s: s.inner, self, self.inner.given(condition))
 
     def condition_axes(self) -> Any:
         """Those of the inner score."""

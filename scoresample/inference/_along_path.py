@@ -1,0 +1,119 @@
+"""Draws of a path: particles that went along it, and what is known about their run."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from scoresample.checks import conservative_checks, measure_start, moves_check, start_check
+from scoresample.inference._draws import Draws
+from scoresample.inference._particles import run_particles
+from scoresample.paths import (
+    AbstractPerturbedScore,
+    AbstractScorePath,
+    EmpiricalPerturbedScore,
+    ReclockedScore,
+    TemperedPath,
+)
+from scoresample.samplers import AbstractParticleSampler, AbstractPathSampler, Plan
+from scoresample.scores import AbstractScore, LineIntegralDensity
+
+
+def sample_particles(
+    target: AbstractScore | AbstractScorePath,
+    sampler: AbstractParticleSampler[Any],
+    *,
+    key: Array,
+    num_particles: int,
+    batch_size: int | None,
+    plan: Any,
+    mesh: Mesh | None,
+    show: bool,
+    label: str = "",
+) -> Draws:
+    """Run particles from the reference of a path to its target, with checks of the start, the end and the moves.
+
+    Arguments:
+        target: a path; a score raises the sampler's own TypeError.
+        sampler: the sampler.
+        key: random key.
+        num_particles: number of draws.
+        batch_size: the most particles at a time.
+        plan: the levels, or None to have the sampler make them.
+        mesh: the devices, or None.
+        show: whether there is a progress bar.
+        label: what the bar says beside the sampler.
+
+    Returns:
+        The draws, still without their seconds and attributes.
+    """
+    key_plan, key_run = jax.random.split(key)
+    if plan is None:
+        plan = sampler.plan(target, key=key_plan)
+    assert isinstance(target, AbstractScorePath)
+    drawn = run_particles(
+        target,
+        sampler,
+        plan,
+        key=key_run,
+        num_particles=num_particles,
+        batch_size=batch_size,
+        mesh=mesh,
+        show=show,
+        label=label,
+    )
+    checks = []
+    if isinstance(target, AbstractPerturbedScore):
+        mismatch = drawn.stats.pop("start_mismatch", None)
+        if mismatch is None:
+            mismatch = measure_start(target, key_plan, plan.t_start)
+        checks = [start_check(float(np.max(mismatch)))]
+    stop = _where_it_stopped(target, plan)
+    if "least_move" in drawn.stats:
+        checks.append(moves_check(float(np.min(drawn.stats["least_move"]))))
+    if isinstance(target, TemperedPath) and isinstance(target.target, LineIntegralDensity):
+        checks += conservative_checks(target.target, drawn.positions, key=key_plan)
+    evaluations, non_finite = round(drawn.nfe * num_particles), drawn.non_finite
+    if isinstance(plan, Plan):
+        evaluations += int(plan.pilot_evaluations)
+    facts = dict(drawn.stats)
+    if drawn.log_weights is not None:
+        non_finite = non_finite | np.isnan(drawn.log_weights)
+        if isinstance(sampler, AbstractPathSampler):
+            facts |= _normalising_constant(drawn.log_weights)
+    return Draws(
+        position=jax.tree.map(lambda x: x[None], drawn.positions),
+        kind="interacting" if sampler.interacting else "independent",
+        log_weights=None if drawn.log_weights is None else jnp.asarray(drawn.log_weights)[None],
+        stats={"non_finite": non_finite[None]},
+        info={"num_warmup": 0, "num_evaluations": evaluations, "checks": checks, **stop, **facts},
+        nfe=drawn.nfe,
+        seconds=0.0,
+        constrain=target.constrain,
+        attributes={},
+    )
+
+
+def _where_it_stopped(target: AbstractScorePath, plan: Any) -> dict[str, float]:
+    """Sigma/alpha at the last level of a noised path, and the data's smallest scale or the spacing of its points."""
+    if not isinstance(target, AbstractPerturbedScore) or not isinstance(plan, Plan):
+        return {}
+    stop = {"noise_left": float(jnp.exp(-target.process.log_snr(plan.t_final)))}
+    scale = target.smallest_scale()
+    if scale is not None:
+        stop["smallest_scale"] = float(scale)
+    points = target.inner if isinstance(target, ReclockedScore) else target
+    if isinstance(points, EmpiricalPerturbedScore) and float(points.bandwidth) < float(points.spacing):
+        stop["point_spacing"] = float(points.spacing)
+    return stop
+
+
+def _normalising_constant(log_weights: np.ndarray) -> dict[str, float]:
+    """The logarithm of the mean weight, and its standard error by the delta method."""
+    largest = np.max(log_weights)
+    weights = np.exp(log_weights.astype(np.float64) - largest)
+    relative = np.std(weights) / np.mean(weights) / np.sqrt(weights.size)
+    return {"log_z": float(largest + np.log(np.mean(weights))), "log_z_se": float(relative)}
