@@ -97,8 +97,8 @@ class ConditionalGaussianField(AbstractPerturbedScore, AbstractDensityPath):
         check_process(process)
         blocks = band_covariances(field, wavelet)
         bands, low_shape = blocks.shape[-1] - 1, blocks.shape[:-2]
-        scale = np.sqrt([np.mean(blocks[..., band, band].real) for band in range(1, bands + 1)])
-        regression = blocks[..., 1:, 0] / blocks[..., :1, 0].real
+        scale = np.sqrt([np.mean(np.real(blocks[..., band, band])) for band in range(1, bands + 1)])
+        regression = blocks[..., 1:, 0] / np.real(blocks[..., :1, 0])
         covariance = blocks[..., 1:, 1:] - regression[..., :, None] * blocks[..., :1, 1:]
         half = (..., slice(low_shape[-1] // 2 + 1), slice(None))
         eigenvalues, eigenvectors = np.linalg.eigh(covariance[*half, slice(None)] / (scale[:, None] * scale))
@@ -204,6 +204,6 @@ def band_covariances(field: GaussianField, wavelet: str) -> np.ndarray:
 
 def low_pass_field(field: GaussianField, wavelet: str) -> GaussianField:
     """The law of the low-pass field of a stationary Gaussian field: another one, of half the size."""
-    low = band_covariances(field, wavelet)[..., 0, 0].real
+    low = np.real(band_covariances(field, wavelet)[..., 0, 0])
     mean = field.mean * 2 ** (low.ndim / 2)
     return GaussianField(jnp.asarray(low, field.spectrum.dtype), mean)
