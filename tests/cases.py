@@ -60,14 +60,17 @@ from scoresample.scores import (
     AbstractScore,
     DensityScore,
     Gaussian,
+    GaussianField,
     GaussianMixture,
     LineIntegralDensity,
     Position,
     Score,
     add_scores,
     from_numpyro,
+    power_law_spectrum,
     temper,
 )
+from scoresample.wavelets import ConditionalGaussianField
 
 
 def gaussian() -> Gaussian:
@@ -80,6 +83,10 @@ def gaussian_array() -> Gaussian:
 
 def gaussian_tree() -> Gaussian:
     return Gaussian(tree_position(), {"effects": jnp.array([0.5, 4.0]), "log_scale": jnp.asarray(0.1)})
+
+
+def gaussian_field() -> GaussianField:
+    return GaussianField(power_law_spectrum((2, 4), 2.0), 0.5)
 
 
 def mixture() -> GaussianMixture:
@@ -138,6 +145,7 @@ SCORES: dict[str, Callable[[], AbstractScore]] = {
     "gaussian": gaussian,
     "gaussian of an array": gaussian_array,
     "gaussian of a tree": gaussian_tree,
+    "gaussian field": gaussian_field,
     "mixture": mixture,
     "log density of a tree": density,
     "bare score": bare,
@@ -251,9 +259,16 @@ def points_of_a_tree() -> EmpiricalPerturbedScore:
     return perturb(points, VP(), weights=jnp.arange(1.0, 21.0), bandwidth=0.3, location=0.5, scale=2.0)
 
 
+def details_path() -> ConditionalGaussianField:
+    """Of a field of 4 x 8 sites, given a coarser one."""
+    field = GaussianField(power_law_spectrum((4, 8), 2.0), 0.5)
+    return ConditionalGaussianField(field, VP()).given(jnp.arange(8.0).reshape(2, 4))
+
+
 PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "noised gaussian": lambda: perturb(gaussian(), VP()),
     "noised gaussian of an array": lambda: perturb(gaussian_array(), VE(0.01, 50.0)),
+    "noised gaussian field": lambda: perturb(gaussian_field(), VP()),
     "noised mixture": lambda: perturb(mixture(), VE(0.01, 50.0)),
     "network of a tree": network_path,
     "network of an array": array_network_path,
@@ -268,6 +283,7 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "noised points given a condition": lambda: perturb(
         mixture().sample(jax.random.key(3), 30), VE(0.01, 50.0), conditions=jnp.linspace(0.0, 1.0, 30)
     ).given(0.3),
+    "noised details of a gaussian field": details_path,
     "tempered density of a tree": lambda: TemperedPath(Gaussian.like(tree_position(), 3.0), density()),
     "tempered": lambda: TemperedPath(Gaussian(jnp.zeros(2), 9.0), mixture(), scale=jnp.array([1.0, 2.0])),
 }

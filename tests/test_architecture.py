@@ -27,7 +27,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "scoresample"
 
 ROOMS = ("scores", "paths", "checks", "samplers", "inference", "diagnostics", "report", "workflows", "cli")
-WING = {"nn": {"scores", "paths"}, "training": {"scores", "paths", "nn"}}
+WING = {
+    "nn": {"scores", "paths"},
+    "training": {"scores", "paths", "nn"},
+    "wavelets": {"scores", "paths", "nn"},
+}
 """The side wing, and what it sees."""
 WING_VISITORS = {"workflows", "cli"}
 """Rooms that see the side wing."""
@@ -120,6 +124,8 @@ def test_rooms_import_only_what_they_see(path: Path) -> None:
         ("scores/_made_up.py", "from ..paths import VP"),
         ("samplers/_made_up.py", "from scoresample.paths._base import AbstractScorePath"),
         ("training/_made_up.py", "from scoresample.inference import Draws"),
+        ("wavelets/_made_up.py", "from scoresample.samplers import ReverseSDE"),
+        ("paths/_made_up.py", "from scoresample.wavelets import WaveletTransform"),
         ("inference/_made_up.py", "from scoresample.training import fit_score"),
         ("report/_made_up.py", "from scoresample.cli import main"),
     ],
@@ -274,7 +280,7 @@ def public_final_classes() -> list[tuple[type, type]]:
     """Every final class that a room hands on, with the contract that it keeps."""
     handed_on = {
         value: None
-        for room in ("scores", "paths", "samplers")
+        for room in ("scores", "paths", "samplers", "wavelets")
         for value in vars(importlib.import_module(f"scoresample.{room}")).values()
         if inspect.isclass(value) and issubclass(value, tuple(CASED)) and not is_abstract(value)
     }

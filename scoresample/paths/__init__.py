@@ -43,12 +43,15 @@ from scoresample.paths._perturbed import TimeInput as TimeInput
 from scoresample.paths._perturbed import denoise_particles as denoise_particles
 from scoresample.paths._perturbed import start_log_snr as start_log_snr
 from scoresample.paths._perturbed import tweedie as tweedie
+from scoresample.paths._perturbed import unit_moments as unit_moments
 from scoresample.paths._perturbed_density import PerturbedDensity as PerturbedDensity
+from scoresample.paths._perturbed_density import range_to_scale as range_to_scale
 from scoresample.paths._process import EDM as EDM
 from scoresample.paths._process import OU as OU
 from scoresample.paths._process import VE as VE
 from scoresample.paths._process import VP as VP
 from scoresample.paths._process import AbstractNoiseProcess as AbstractNoiseProcess
 from scoresample.paths._process import SubVP as SubVP
+from scoresample.paths._process import check_process as check_process
 from scoresample.paths._record import TrainingRecord as TrainingRecord
 from scoresample.paths._tempered import TemperedPath as TemperedPath

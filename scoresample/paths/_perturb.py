@@ -48,9 +48,9 @@ def perturb(
     the way return them. See [`EmpiricalPerturbedScore`][scoresample.EmpiricalPerturbedScore].
 
     Arguments:
-        data: a [`Gaussian`][scoresample.Gaussian] or [`GaussianMixture`][scoresample.GaussianMixture]; or points: an
-            array (n, ...), a tree of arrays with one leading axis, or a sampler's [`Draws`][scoresample.Draws] with
-            their weights.
+        data: a [`Gaussian`][scoresample.Gaussian], [`GaussianMixture`][scoresample.GaussianMixture] or
+            [`GaussianField`][scoresample.GaussianField]; or points: an array (n, ...), a tree of arrays with one
+            leading axis, or a sampler's [`Draws`][scoresample.Draws] with their weights.
         process: the noise process, such as ``VP()``.
         weights: of points, shape (n,), not negative; equal by default.
         bandwidth: of points: standard deviation of the normal law that stands in the place of each, in standard

@@ -15,11 +15,17 @@ SIGMA_MIN_FRACTION = 0.03
 """Sampling ends where sigma/alpha is this fraction of the smallest scale: 0.1% of its variance."""
 
 
+def range_to_scale(scale: Array, process: AbstractNoiseProcess) -> Array:
+    """The range of log(alpha/sigma) from the process's t=1 to a small fraction of the smallest scale of the data."""
+    lowest, highest = (float(process.log_snr(jnp.asarray(t))) for t in (1.0, 0.0))
+    return checked_range((lowest, min(highest, -float(jnp.log(SIGMA_MIN_FRACTION * scale)))), process)
+
+
 class PerturbedDensity(AbstractPerturbedScore, AbstractDensityPath):
     """The exact path of a density in closed form, noised by a process; made by [`perturb`][scoresample.perturb].
 
     Attributes:
-        density: the density at t=0.
+        density: the density at t=0, in standard coordinates.
         process: the noise process.
         log_snr_range: from the process's t=1 to a small fraction of the density's smallest scale.
     """
@@ -31,14 +37,20 @@ class PerturbedDensity(AbstractPerturbedScore, AbstractDensityPath):
     structure: Structure
     constrain: Constrain
 
-    def __init__(self, density: AbstractExactDensity, process: AbstractNoiseProcess) -> None:
-        """Noise a density; see [`perturb`][scoresample.perturb]."""
+    def __init__(
+        self, density: AbstractExactDensity, process: AbstractNoiseProcess, frame: Frame | None = None
+    ) -> None:
+        """Noise a density; see [`perturb`][scoresample.perturb].
+
+        Arguments:
+            density: the density at t=0, in standard coordinates.
+            process: the noise process.
+            frame: from standard coordinates to positions; by default they are the same.
+        """
         self.density, self.process = density, process
-        self.frame = Frame()
+        self.frame = Frame() if frame is None else frame
         self.structure, self.constrain = density.structure, density.constrain
-        end = -float(jnp.log(SIGMA_MIN_FRACTION * density.smallest_scale()))
-        end = min(end, float(process.log_snr(jnp.asarray(0.0))))
-        self.log_snr_range = checked_range((float(process.log_snr(jnp.asarray(1.0))), end), process)
+        self.log_snr_range = range_to_scale(density.smallest_scale(), process)
 
     def _level(self, t: Array) -> AbstractExactDensity:
         return self.density.perturbed(self.process.alpha(t), self.process.variance(t))

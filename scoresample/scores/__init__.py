@@ -21,8 +21,15 @@ from scoresample.scores._draws_like import pooled as pooled
 from scoresample.scores._exact import AbstractExactDensity as AbstractExactDensity
 from scoresample.scores._exact import Gaussian as Gaussian
 from scoresample.scores._exact import GaussianMixture as GaussianMixture
+from scoresample.scores._fourier import field_of_modes as field_of_modes
+from scoresample.scores._fourier import fourier_modes as fourier_modes
+from scoresample.scores._fourier import half_grid as half_grid
+from scoresample.scores._fourier import mode_counts as mode_counts
+from scoresample.scores._fourier import scale_modes as scale_modes
 from scoresample.scores._function import DensityScore as DensityScore
 from scoresample.scores._function import Score as Score
+from scoresample.scores._gaussian_field import GaussianField as GaussianField
+from scoresample.scores._gaussian_field import power_law_spectrum as power_law_spectrum
 from scoresample.scores._line_integral import LineIntegralDensity as LineIntegralDensity
 from scoresample.scores._line_integral import line_integral as line_integral
 from scoresample.scores._logdensity import logdensity_fn as logdensity_fn

@@ -23,7 +23,7 @@ def wavelet_filters(wavelet: str) -> tuple[Taps, Taps]:
         ValueError: if there is no such wavelet, or it is not orthogonal.
     """
     try:
-        filters = pywt.Wavelet(wavelet)
+        filters = pywt.Wavelet(wavelet)  # pyright: ignore[reportAttributeAccessIssue]: made by an extension
     except ValueError as error:
         raise ValueError(
             f"`wavelet` must be the name of a discrete wavelet of PyWavelets, such as 'haar', 'db2' or 'sym4', got "
@@ -33,12 +33,14 @@ def wavelet_filters(wavelet: str) -> tuple[Taps, Taps]:
     if not filters.orthogonal or _defect(low, high) > _TOLERANCE:
         raise ValueError(f"`wavelet` must be orthogonal, {wavelet!r} is not. Take 'haar', 'db2' ... 'sym4' or 'coif1'.")
     first = len(low) // 2
-    return tuple(tuple((first - k, float(c)) for k, c in enumerate(each)) for each in (low, high))
+    low_taps, high_taps = (tuple((first - k, float(c)) for k, c in enumerate(each)) for each in (low, high))
+    return low_taps, high_taps
 
 
 def taps(wavelet: str, size: int) -> tuple[Taps, Taps]:
     """The two filters on a periodic axis of an even size, wrapped round where they are longer than it."""
-    return tuple(_folded(each, size) for each in wavelet_filters(wavelet))
+    low, high = wavelet_filters(wavelet)
+    return _folded(low, size), _folded(high, size)
 
 
 def frequency_response(wavelet: str, size: int) -> np.ndarray:
