@@ -17,7 +17,7 @@ from jax.sharding import Mesh, Sharding
 from jaxtyping import Array
 
 from scoresample._version import __version__
-from scoresample.checks import conservative_checks, measure_start, moves_check, start_check
+from scoresample.checks import conservative_checks, measure_start, moves_check, short_chain_checks, start_check
 from scoresample.inference._chains import run_chains
 from scoresample.inference._doors import check_count, check_key, check_target, score_for_chains, starts
 from scoresample.inference._draws import Draws, SamplingError
@@ -219,7 +219,8 @@ def _sample_particles(
         show=show,
     )
     checks = []
-    if isinstance(target, AbstractPerturbedScore):
+    short_chains = "autocorrelation_bound" in drawn.stats
+    if isinstance(target, AbstractPerturbedScore) and not short_chains:
         mismatch = drawn.stats.pop("start_mismatch", None)
         if mismatch is None:
             mismatch = measure_start(target, key_plan, plan.t_start)
@@ -227,6 +228,8 @@ def _sample_particles(
     stop = _where_it_stopped(target, plan)
     if "least_move" in drawn.stats:
         checks.append(moves_check(float(np.min(drawn.stats["least_move"]))))
+    if short_chains:
+        checks += short_chain_checks(drawn.stats)
     if isinstance(target, TemperedPath) and isinstance(target.target, LineIntegralDensity):
         checks += conservative_checks(target.target, drawn.positions, key=key_plan)
     evaluations, non_finite = round(drawn.nfe * num_particles), drawn.non_finite
