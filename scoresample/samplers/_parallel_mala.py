@@ -204,8 +204,7 @@ class ParallelMALA(AbstractPathSampler[AbstractScorePath]):
         if self.step_size is None:
             # In equilibrium the mean square of the score is the trace of the curvature.
             curvature = inner_products(chains.score, chains.score) / dimension
-            typical = jnp.nanmedian(jnp.where(jnp.isfinite(curvature), curvature, jnp.nan))
-            start = -jnp.log(jnp.where(typical > 0, typical, 1.0)) - np.log(dimension) / 3
+            start = -jnp.log(_median_of_finite(curvature)) - np.log(dimension) / 3
         else:
             start = jnp.full((), np.log(self.step_size))
         start = start.astype(t.dtype)
@@ -268,3 +267,10 @@ class ParallelMALA(AbstractPathSampler[AbstractScorePath]):
         """The same sampler with `factor` times as many moves."""
         num_warmup = None if self.num_warmup is None else factor * self.num_warmup
         return dataclasses.replace(self, num_steps=factor * self.num_steps, num_warmup=num_warmup)
+
+
+def _median_of_finite(values: Array) -> Array:
+    """The median of the finite values; 1 where that is not a positive number."""
+    finite = jnp.isfinite(values)
+    middle = jnp.sort(jnp.where(finite, values, jnp.inf))[jnp.sum(finite, dtype=jnp.int32) // 2]
+    return jnp.where(jnp.isfinite(middle) & (middle > 0), middle, 1.0)
