@@ -62,6 +62,7 @@ from scoresample.samplers import EulerMaruyama as EulerMaruyama
 from scoresample.samplers import ExponentialAdams as ExponentialAdams
 from scoresample.samplers import ExponentialIntegrator as ExponentialIntegrator
 from scoresample.samplers import KarrasHeun as KarrasHeun
+from scoresample.samplers import ParallelMALA as ParallelMALA
 from scoresample.samplers import PredictorCorrector as PredictorCorrector
 from scoresample.samplers import ProbabilityFlowODE as ProbabilityFlowODE
 from scoresample.samplers import Restart as Restart

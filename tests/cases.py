@@ -50,6 +50,7 @@ from scoresample.samplers import (
     ExponentialAdams,
     ExponentialIntegrator,
     KarrasHeun,
+    ParallelMALA,
     PredictorCorrector,
     ProbabilityFlowODE,
     Restart,
@@ -336,6 +337,7 @@ PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler[Any]]] = {
     "AnnealedLangevin with weights": lambda: AnnealedLangevin(
         num_levels=4, steps_per_level=2, ladder="power", weights=True, step_rule=five
     ),
+    "ParallelMALA": lambda: ParallelMALA(num_steps=12),
     "TemperedSMC": lambda: TemperedSMC(num_moves=2, num_integration_steps=2),
 }
 

@@ -9,6 +9,7 @@ from scoresample.checks._conservative import loop_integral as loop_integral
 from scoresample.checks._inputs import check_finite as check_finite
 from scoresample.checks._inputs import check_same_structure as check_same_structure
 from scoresample.checks._moves import moves_check as moves_check
+from scoresample.checks._short_chains import short_chain_checks as short_chain_checks
 from scoresample.checks._start import measure_start as measure_start
 from scoresample.checks._start import start_check as start_check
 from scoresample.checks._start import start_mismatch as start_mismatch

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from scoresample.checks import conservative_checks, measure_start, moves_check, start_check
+from scoresample.checks import conservative_checks, measure_start, moves_check, short_chain_checks, start_check
 from scoresample.inference._draws import Draws
 from scoresample.inference._particles import run_particles
 from scoresample.paths import (
@@ -66,7 +66,8 @@ def sample_particles(
         label=label,
     )
     checks = []
-    if isinstance(target, AbstractPerturbedScore):
+    short_chains = "autocorrelation_bound" in drawn.stats
+    if isinstance(target, AbstractPerturbedScore) and not short_chains:
         mismatch = drawn.stats.pop("start_mismatch", None)
         if mismatch is None:
             mismatch = measure_start(target, key_plan, plan.t_start)
@@ -74,6 +75,8 @@ def sample_particles(
     stop = _where_it_stopped(target, plan)
     if "least_move" in drawn.stats:
         checks.append(moves_check(float(np.min(drawn.stats["least_move"]))))
+    if short_chains:
+        checks += short_chain_checks(drawn.stats)
     if isinstance(target, TemperedPath) and isinstance(target.target, LineIntegralDensity):
         checks += conservative_checks(target.target, drawn.positions, key=key_plan)
     evaluations, non_finite = round(drawn.nfe * num_particles), drawn.non_finite

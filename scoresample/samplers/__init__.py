@@ -24,6 +24,7 @@ from scoresample.samplers._langevin import ULA as ULA
 from scoresample.samplers._mala import MALA as MALA
 from scoresample.samplers._mclmc import MCLMC as MCLMC
 from scoresample.samplers._mclmc import AdjustedMCLMC as AdjustedMCLMC
+from scoresample.samplers._parallel_mala import ParallelMALA as ParallelMALA
 from scoresample.samplers._predictor_corrector import PredictorCorrector as PredictorCorrector
 from scoresample.samplers._probability_flow import ProbabilityFlowODE as ProbabilityFlowODE
 from scoresample.samplers._restart import Restart as Restart

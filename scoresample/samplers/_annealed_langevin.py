@@ -18,11 +18,11 @@ from scoresample.paths import (
     check_concrete,
 )
 from scoresample.samplers._adaptive_ladder import pilot_curvatures
-from scoresample.samplers._annealing_weights import level_densities, updated_weights, weighted_langevin
+from scoresample.samplers._annealing_weights import updated_weights, weighted_langevin
 from scoresample.samplers._base import AbstractPathSampler, Plan, dimension_of, scaled
 from scoresample.samplers._corrector import AbstractCorrector, LangevinCorrector
 from scoresample.samplers._corrector_names import CorrectorChoice, resolve_corrector
-from scoresample.samplers._doors import check_at_least, check_path
+from scoresample.samplers._doors import check_at_least, check_noise_to_stop_at, check_path
 from scoresample.samplers._finish import finish
 from scoresample.samplers._kernel_corrector import KernelCorrector
 from scoresample.samplers._ladders import (
@@ -44,6 +44,7 @@ from scoresample.samplers._level_step import (
     level_step,
     repeated,
 )
+from scoresample.samplers._mala_move import level_densities
 from scoresample.scores import Position
 
 _STEP_ON_NOISED_PATHS = 0.7
@@ -181,12 +182,8 @@ class AnnealedLangevin(AbstractPathSampler[AbstractScorePath]):
                 f"`weights` need a TemperedPath, whose levels all have densities, but the target is a "
                 f"{type(path).__name__}. reweight(draws, density) weighs draws of a learned score."
             )
+        check_noise_to_stop_at(path, self.delta)
         noised = isinstance(path, AbstractPerturbedScore)
-        if self.delta is not None and not noised:
-            raise ValueError(
-                f"`delta`: a {type(path).__name__} has no noise to stop at: it ends at the target itself. Leave "
-                "`delta` out, or sample a noised path, such as perturb(density, process) or fit_score(draws)."
-            )
         relative = self.step_size
         if relative is None:
             otherwise = _STEP_ON_NOISED_PATHS if noised else _STEP_ON_OTHER_PATHS

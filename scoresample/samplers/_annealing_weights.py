@@ -4,17 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from scoresample.paths import AbstractDensityPath, AbstractScorePath, as_time, score_particles
+from scoresample.paths import AbstractScorePath, score_particles
 from scoresample.samplers._base import add_scaled
-from scoresample.samplers._metropolis_corrector import log_proposal_ratio
+from scoresample.samplers._mala_move import log_proposal_ratio
 from scoresample.scores import Position, random_like
-
-
-def level_densities(path: AbstractScorePath, particles: Position, t: Array) -> Array:
-    """The log density of level t at every particle."""
-    assert isinstance(path, AbstractDensityPath)
-    time = as_time(t, particles)
-    return jax.vmap(lambda p, z: p.standard_logdensity(z, time), in_axes=(path.condition_axes(), 0))(path, particles)
 
 
 def updated_weights(log_weights: Array, gained: Array, density: Array, before: Array) -> Array:

@@ -205,6 +205,7 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
         found = stats.pop("num_evaluations", jnp.zeros((), int)).sum()
         if "start_mismatch" in stats:
             stats["start_mismatch"] = stats["start_mismatch"][0]
+        stats |= {name: stats[name][-1] for name in OF_WHOLE_CHAINS if name in stats}
         return ParticleInfo(jnp.asarray(plan.nfe) + found, stats)
 
     def advance(
@@ -222,6 +223,10 @@ class AbstractPathSampler[Path: AbstractScorePath](AbstractParticleSampler[Path]
 
         keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(first + jnp.arange(num_steps))
         return jax.lax.scan(body, state, (keys, steps))
+
+
+OF_WHOLE_CHAINS = ("frozen_acceptance_rate", "stuck_share", "autocorrelation", "autocorrelation_bound")
+"""Statistics that the last step reports for all steps before it."""
 
 
 def dimension_of(structure: Structure) -> int:

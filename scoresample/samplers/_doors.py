@@ -86,3 +86,12 @@ def check_path(path: Any, needed: type[AbstractScorePath], sampler: object) -> N
             f"{'; '.join(ways)}; perturb(density, process) is exact for Gaussian and GaussianMixture."
         )
     raise TypeError(f"`target`: {name} needs a path, got {came}. Wrap a network in PerturbedScore(network, process).")
+
+
+def check_noise_to_stop_at(path: AbstractScorePath, delta: float | None) -> None:
+    """Raise a ValueError where a variance of noise to stop at is given for a path that has no noise."""
+    if delta is not None and not isinstance(path, AbstractPerturbedScore):
+        raise ValueError(
+            f"`delta`: a {type(path).__name__} has no noise to stop at: it ends at the target itself. Leave "
+            "`delta` out, or sample a noised path, such as perturb(density, process) or fit_score(draws)."
+        )

@@ -1,15 +1,15 @@
 """Langevin moves at one level that are accepted or rejected from the score alone."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from scoresample.paths import AbstractScorePath, score_particles
-from scoresample.samplers._base import add_scaled, inner_products
+from scoresample.paths import AbstractScorePath
 from scoresample.samplers._corrector import AbstractCorrector, LevelStep
-from scoresample.scores import Position, random_like
+from scoresample.samplers._mala_move import MALAState, mala_init, mala_move
+from scoresample.scores import Position
 
 
 class MetropolisCorrector(AbstractCorrector):
@@ -51,41 +51,11 @@ class MetropolisCorrector(AbstractCorrector):
         """The steps, and the share of them that was accepted."""
         h = step.size
 
-        def body(index: Array, carry: tuple[Position, Position, Array]) -> tuple[Position, Position, Array]:
-            x, score_x, accepted = carry
-            key_noise, key_accept = jax.random.split(jax.random.fold_in(key, index))
-            noise = random_like(key_noise, x)
-            y = add_scaled(x, (h, score_x), (jnp.sqrt(2 * h), noise))
-            middle = jax.tree.map(lambda a, b: 0.5 * (a + b), x, y)
-            score_middle, score_y = score_particles(path, middle, t), score_particles(path, y, t)
-            move = jax.tree.map(jnp.subtract, y, x)
-            simpson = jax.tree.map(lambda a, b, c: (a + 4 * b + c) / 6, score_x, score_middle, score_y)
-            log_ratio = inner_products(move, simpson) + log_proposal_ratio(move, noise, score_y, h)
-            uniform = jax.random.uniform(key_accept, log_ratio.shape, log_ratio.dtype, minval=jnp.finfo(h.dtype).tiny)
-            accept = (jnp.log(uniform) < log_ratio) & jnp.isfinite(log_ratio)
-            x, score_x = (_chosen(accept, new, old) for new, old in ((y, x), (score_y, score_x)))
-            return x, score_x, accepted + jnp.mean(accept, dtype=accepted.dtype)
+        def body(index: Array, carry: tuple[MALAState, Array]) -> tuple[MALAState, Array]:
+            state, accepted = carry
+            state, _, accept = mala_move(path, state, t, h, key=jax.random.fold_in(key, index))
+            return state, accepted + jnp.mean(accept, dtype=accepted.dtype)
 
-        start = particles, score_particles(path, particles, t), jnp.zeros((), h.dtype)
-        particles, _, accepted = jax.lax.fori_loop(0, num_steps, body, start)
-        return particles, {"acceptance_rate": accepted / jnp.asarray(num_steps).astype(h.dtype)}
-
-
-def log_proposal_ratio(move: Position, noise: Position, score_end: Position, h: Array) -> Array:
-    """``log q(x | y) - log q(y | x)`` of Langevin proposals ``y = x + h s(x) + sqrt(2 h) noise``, for every particle.
-
-    Arguments:
-        move: y - x.
-        noise: what the proposal was made with.
-        score_end: s(y).
-        h: the step size.
-    """
-    back = add_scaled(move, (h, score_end))
-    return 0.5 * inner_products(noise, noise) - inner_products(back, back) / (4 * h)
-
-
-def _chosen(accept: Array, new: Position, old: Position) -> Position:
-    def one(a: Array, b: Array) -> Any:
-        return jnp.where(accept.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(one, new, old)
+        start = mala_init(path, particles, t, by_density=False), jnp.zeros((), h.dtype)
+        state, accepted = jax.lax.fori_loop(0, num_steps, body, start)
+        return state.position, {"acceptance_rate": accepted / jnp.asarray(num_steps).astype(h.dtype)}

@@ -1,0 +1,84 @@
+"""One Metropolis-adjusted Langevin move of all particles at one level, from the density or from the score alone."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from scoresample.paths import AbstractDensityPath, AbstractScorePath, as_time, score_particles
+from scoresample.samplers._base import add_scaled, inner_products
+from scoresample.scores import Position, random_like
+
+
+class MALAState(NamedTuple):
+    """Particles in standard coordinates, their scores, and their log densities where moves are judged by those."""
+
+    position: Position
+    score: Position
+    log_density: Array | None
+
+
+def level_densities(path: AbstractScorePath, particles: Position, t: Array) -> Array:
+    """The log density of level t at every particle."""
+    assert isinstance(path, AbstractDensityPath)
+    time = as_time(t, particles)
+    return jax.vmap(lambda p, z: p.standard_logdensity(z, time), in_axes=(path.condition_axes(), 0))(path, particles)
+
+
+def mala_init(path: AbstractScorePath, particles: Position, t: Array, *, by_density: bool) -> MALAState:
+    """The state at some particles: one evaluation."""
+    log_density = level_densities(path, particles, t) if by_density else None
+    return MALAState(particles, score_particles(path, particles, t), log_density)
+
+
+def mala_move(
+    path: AbstractScorePath, state: MALAState, t: Array, h: Array, *, key: Array
+) -> tuple[MALAState, Array, Array]:
+    """Propose ``y = x + h s(x) + sqrt(2 h) z`` and accept or reject it.
+
+    The difference of the log density is that of the state's values if it has them (one evaluation), else Simpson's rule
+    for the score's line integral (two): see `MetropolisCorrector`. A proposal with a score or a position that is not
+    finite is rejected.
+
+    Returns:
+        The state, the probability with which each proposal was accepted, and whether it was.
+    """
+    x, score_x, density_x = state
+    key_noise, key_accept = jax.random.split(key)
+    noise = random_like(key_noise, x)
+    y = add_scaled(x, (h, score_x), (jnp.sqrt(2 * h), noise))
+    move = jax.tree.map(jnp.subtract, y, x)
+    if density_x is None:
+        middle = jax.tree.map(lambda a, b: 0.5 * (a + b), x, y)
+        score_middle, score_y = score_particles(path, middle, t), score_particles(path, y, t)
+        simpson = jax.tree.map(lambda a, b, c: (a + 4 * b + c) / 6, score_x, score_middle, score_y)
+        density_y, gained = None, inner_products(move, simpson)
+    else:
+        score_y, density_y = score_particles(path, y, t), level_densities(path, y, t)
+        gained = density_y - density_x
+    log_ratio = gained + log_proposal_ratio(move, noise, score_y, h)
+    uniform = jax.random.uniform(key_accept, log_ratio.shape, log_ratio.dtype, minval=jnp.finfo(h.dtype).tiny)
+    accept = (jnp.log(uniform) < log_ratio) & jnp.isfinite(log_ratio)
+    probability = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
+    return _chosen(accept, MALAState(y, score_y, density_y), state), probability, accept
+
+
+def log_proposal_ratio(move: Position, noise: Position, score_end: Position, h: Array) -> Array:
+    """``log q(x | y) - log q(y | x)`` of Langevin proposals ``y = x + h s(x) + sqrt(2 h) noise``, for every particle.
+
+    Arguments:
+        move: y - x.
+        noise: what the proposal was made with.
+        score_end: s(y).
+        h: the step size.
+    """
+    back = add_scaled(move, (h, score_end))
+    return 0.5 * inner_products(noise, noise) - inner_products(back, back) / (4 * h)
+
+
+def _chosen(accept: Array, new: MALAState, old: MALAState) -> MALAState:
+    def one(a: Array, b: Array) -> Any:
+        return jnp.where(accept.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(one, new, old)
