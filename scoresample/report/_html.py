@@ -15,6 +15,7 @@ from scoresample.diagnostics import ScoreHealth
 from scoresample.report._bars import modes_figure, ranks_figure
 from scoresample.report._budgets import BUDGET_COLUMNS, term_rows
 from scoresample.report._comparison import Comparison
+from scoresample.report._field_figures import correlation_figure, sheets, spectrum_figure
 from scoresample.report._format import human, listed
 from scoresample.report._legend import colour_of
 from scoresample.report._manifolds import manifold_figures
@@ -58,6 +59,7 @@ def render(comparison: Comparison) -> str:
         learned=_learned(comparison),
         terms={name: term_rows(budget) for name, budget in comparison.budgets.items()},
         copies=_copies(comparison),
+        fields=_fields(comparison),
         summaries={name: _summary(run) for name, run in comparison.runs.items()},
         settings={name: _settings(run) for name, run in comparison.runs.items()},
     )
@@ -165,6 +167,38 @@ def _copies(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
             )
         ]
         for number, (name, found) in enumerate(comparison.memorisation.items())
+    }
+
+
+def _fields(comparison: Comparison) -> dict[str, Any] | None:
+    """Sheets and figures of draws that are fields, or None where there are none."""
+    if not comparison.fields:
+        return None
+    one, names = next(iter(comparison.fields.values())), listed(list(comparison.fields), 8)
+    pictures, scale = sheets(comparison)
+    against = "" if comparison.reference not in comparison.fields else f" The reference, {comparison.reference}, is dashed."
+    spectra = (
+        "Mean square of the Fourier modes by wavenumber, with two Monte-Carlo standard errors." + against
+    ) + (
+        " Right: the ratio to it, whose own error is shaded around 1; the dotted lines are the limits of a failure."
+        if against
+        else ""
+    )
+    products = (
+        "Left: mean product of two sites a distance apart along the axes, with two standard errors. Right: the mean of "
+        "every field over its sites."
+    )
+    figures = [
+        _drawn("spectrum", "Power spectrum", f"Power spectrum of {names}.", spectra, spectrum_figure(comparison)),
+        _drawn("correlation", "Two-point function and mean", f"Fields of {names}.", products, correlation_figure(comparison)),
+    ]
+    return {
+        "site": one.site,
+        "shape": " by ".join(map(str, one.shape)) + (", three channels" if one.num_channels == 3 else ""),
+        "sheets": pictures,
+        "scale": scale,
+        "coloured": one.num_channels == 3,
+        "figures": figures,
     }
 
 
