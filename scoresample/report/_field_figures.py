@@ -27,6 +27,9 @@ _BELOW_ZERO = 0.05
 
 _BINS = 40
 
+_NO_COLOUR = 128
+"""No multiple of 255 / 63, so no pixel of a picture in three channels has it."""
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -100,7 +103,9 @@ def spectrum_figure(comparison: Comparison) -> Figure:
         # Wavenumber zero has no place on a logarithmic axis, nor has a band without power.
         drawn = (found.wavenumbers > 0) & (found.power > 0)
         low = np.maximum(found.power - 2 * found.power_se, 0.2 * found.power)
-        _curve(panels[0], comparison, name, found.wavenumbers, found.power, low, found.power + 2 * found.power_se, drawn)
+        _curve(
+            panels[0], comparison, name, found.wavenumbers, found.power, low, found.power + 2 * found.power_se, drawn
+        )
         if reference:
             compared = power_ratio(found, reference)
             # The reference's own error stands in the ratio of itself, not in that of the others a second time.
@@ -112,7 +117,11 @@ def spectrum_figure(comparison: Comparison) -> Figure:
     panels[0].set_ylabel("power", fontsize=9)
     for panel in panels:
         panel.set_xscale("log")
-        panel.set_xlabel("wavenumber (waves along the longer side)", fontsize=9)
+        highest = max(float(found.wavenumbers[-1]) for found in comparison.fields.values())
+        ticks = [tick * 10**power for power in range(4) for tick in (1, 2, 5) if tick * 10**power <= highest]
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.set_xticks([], minor=True)
+        panel.set_xlabel("wavenumber (waves along the shorter side)", fontsize=9)
     if reference:
         for limit in (POWER_RATIOS[1], 1 / POWER_RATIOS[1]):
             panels[1].axhline(limit, color=INK, linewidth=0.8, linestyle=":", alpha=0.8)
@@ -121,12 +130,12 @@ def spectrum_figure(comparison: Comparison) -> Figure:
         panels[1].set_yscale("log")
         panels[1].set_ylim(np.exp(-1.25 * farthest), np.exp(1.25 * farthest))
         if farthest < 1:
-            ticks = [tick for tick in (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.7, 2, 2.5)]
+            ticks = [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.7, 2, 2.5]
             ticks = [tick for tick in ticks if abs(np.log(tick)) < 1.25 * farthest]
             panels[1].set_yticks(ticks, [f"{tick:g}" for tick in ticks])
             panels[1].set_yticks([], minor=True)
         panels[1].set_ylabel("power over the reference's", fontsize=9)
-    draw_legend(figure, comparison, _runs(comparison))
+    draw_legend(figure, comparison, _runs(comparison), dashed=True)
     return figure
 
 
@@ -209,8 +218,8 @@ def _sheet(name: str, found: FieldStatistics, scale: ColourScale) -> Sheet:
     gap = max(1, round(_GAP * min(height, width)))
     levels = np.clip((found.sheet - scale.low) / (scale.high - scale.low), 0.0, 1.0)
     step = np.round(levels * (LEVELS - 1)).astype(np.uint8)
-    # Gaps take a colour of their own behind the map's: transparent is not worth a channel.
-    blank = LEVELS if channels == 1 else 128
+    # Gaps are transparent: a colour behind the map's, or one that no pixel takes.
+    blank = LEVELS if channels == 1 else _NO_COLOUR
     canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), blank, np.uint8)
     for place in range(number):
         row, column = divmod(place, columns)
@@ -218,9 +227,9 @@ def _sheet(name: str, found: FieldStatistics, scale: ColourScale) -> Sheet:
         top, left = row * (height + gap), column * (width + gap)
         canvas[top : top + height, left : left + width] = pixels
     if channels == 1:
-        uri = png_uri(canvas[:, :, 0], np.vstack([scale.colours, np.full((1, 3), 128, np.uint8)]))
+        uri = png_uri(canvas[:, :, 0], blank, np.vstack([scale.colours, np.full((1, 3), 128, np.uint8)]))
     else:
-        uri = png_uri(canvas)
+        uri = png_uri(canvas, blank)
     low, high = scale.ends
     full = f"{found.shape[0]} by {found.shape[1]}"
     alt = f"Draws of {name}: {found.how}, {full} sites each, in {rows} rows. Colours run from {low} to {high}."

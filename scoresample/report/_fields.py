@@ -44,7 +44,7 @@ class FieldStatistics:
         num_channels: of every field; spectra and products are averaged over them.
         sheet: draws to show, shape (number, h, w, channels); large fields are averaged over blocks of sites.
         how: which draws these are, in words.
-        wavenumbers: mean wavenumber of every band, in waves along the longer side, shape (bands,).
+        wavenumbers: mean wavenumber of every band, in waves along the shorter side, shape (bands,).
         power: power spectrum, shape (bands,).
         power_se: its Monte-Carlo standard error.
         power_ess: effective number of draws behind it.
@@ -123,7 +123,9 @@ def _chosen(runs: Mapping[str, Draws], fields: bool | str | None) -> tuple[str, 
         if len(candidates) != 1 and alone and _all_fields(list(single.values())):
             return "x", single
         if len(candidates) > 1:
-            raise ValueError(f"`fields` is True, but several sites are fields: {listed(fitting, 20)}. Name one of them.")
+            raise ValueError(
+                f"`fields` is True, but several sites are fields: {listed(fitting, 20)}. Name one of them."
+            )
         if not candidates:
             raise ValueError(f"`fields` is True, but no site is a field: {shapes}. {wanted} Leave `fields` out.")
         chosen = candidates[0]
@@ -152,11 +154,11 @@ def _statistics(site: str, draws: Draws, images: np.ndarray) -> FieldStatistics:
     chains, length, channels, height, width = images.shape
     flat = images.reshape(-1, channels, height, width)
     spectra, products = [], []
-    wavenumbers = np.zeros(0)
+    frequencies = np.zeros(0)
     size = max(1, _BLOCK // (channels * height * width))
     for start in range(0, len(flat), size):
         block = np.asarray(flat[start : start + size], np.float64)
-        wavenumbers, power = radial_spectrum(block)
+        frequencies, power = radial_spectrum(block)
         spectra.append(power.mean(axis=1))
         products.append(two_point_function(block).mean(axis=1))
     power, power_se, power_ess = _estimates(draws, np.concatenate(spectra), (chains, length))
@@ -171,7 +173,7 @@ def _statistics(site: str, draws: Draws, images: np.ndarray) -> FieldStatistics:
         num_channels=channels,
         sheet=sheet,
         how=how,
-        wavenumbers=wavenumbers,
+        wavenumbers=frequencies * min(height, width) / (2 * np.pi),
         power=power,
         power_se=power_se,
         power_ess=power_ess,

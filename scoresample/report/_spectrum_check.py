@@ -80,7 +80,7 @@ def spectrum_check(run: RunStatistics, found: FieldStatistics, reference: FieldS
     beyond = compared.in_errors > compared.limit
     size = np.abs(np.log(compared.ratio))
     place = int(np.argmax(np.where(beyond, size, -1.0) if np.any(beyond) else size))
-    ratio, wavenumber = float(compared.ratio[place]), int(round(float(found.wavenumbers[place])))
+    ratio, wavenumber = float(compared.ratio[place]), round(float(found.wavenumbers[place]))
     rough = ratio > 1
     warn, fail = POWER_RATIOS if rough else tuple(1 / limit for limit in POWER_RATIOS)
     name = f"power spectrum against the reference, ratio farthest from 1 (wavenumber {wavenumber})"
@@ -97,14 +97,14 @@ def spectrum_check(run: RunStatistics, found: FieldStatistics, reference: FieldS
 def _words(run: RunStatistics, found: FieldStatistics, wavenumber: int, rough: bool) -> tuple[str, str]:
     """What is wrong with the scale of a wavenumber, and what to do."""
     chains = run.draws.kind == "chains"
-    longer = max(found.shape)
+    side = min(found.shape)
     if wavenumber == 0:
         words = f"The mean over all sites is too {'large or too variable' if rough else 'near zero or too constant'}:"
         return words, _large_scales_remedy(chains)
-    length = f"waves of {human(longer / wavenumber, 2)} sites"
-    if wavenumber <= longer / 8:
+    length = f"waves of {human(side / wavenumber, 2)} sites"
+    if wavenumber <= side / 8:
         return f"Large scales are too {'strong' if rough else 'weak'} ({length}):", _large_scales_remedy(chains)
-    scales = "Fine scales" if wavenumber > longer / 4 else "Middle scales"
+    scales = "Fine scales" if wavenumber > side / 4 else "Middle scales"
     words = f"{scales} are too {'rough' if rough else 'smooth'} ({length}):"
     if chains:
         remedy = (
