@@ -88,7 +88,8 @@ def random_directions(dimension: int, num: int, *, seed: int = 0) -> np.ndarray:
     """Directions uniform on the sphere, of shape (num, dimension); on a line there is only one, (1, 1)."""
     if dimension == 1:
         return np.ones((1, 1))
-    normal = np.random.default_rng(seed).normal(size=(num, dimension))
+    # A stream of its own: a user's draws often come from `default_rng(seed)`, and would be the directions themselves.
+    normal = np.random.default_rng((seed, num, dimension)).normal(size=(num, dimension))
     return normal / np.linalg.norm(normal, axis=1, keepdims=True)
 
 

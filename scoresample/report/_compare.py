@@ -20,10 +20,12 @@ from scoresample.report._doors import (
     validated_runs,
     validated_scores,
 )
+from scoresample.report._fields import field_statistics
 from scoresample.report._format import counted, listed
 from scoresample.report._internal import internal_checks
 from scoresample.report._memorisation import MEMORISATION_COLUMNS, memorisation_cells
 from scoresample.report._mode_check import mode_check
+from scoresample.report._spectrum_check import spectrum_check
 from scoresample.report._statistics import Deviation, RunStatistics, deviation_from, run_statistics
 from scoresample.report._table import build_table, table_row
 from scoresample.report._verdict import form_verdict
@@ -39,6 +41,7 @@ def compare(
     manifolds: Mapping[str, ManifoldHealth] | None = None,
     budgets: Mapping[str, SamplingBudget] | None = None,
     memorisation: Mapping[str, Memorisation] | None = None,
+    fields: bool | str | None = None,
     title: str | None = None,
     notes: Sequence[str] = (),
     seed: int = 0,
@@ -73,6 +76,10 @@ def compare(
             the run. They are shown beside the measured distances, and no verdict depends on them.
         memorisation: what [`memorisation`][scoresample.memorisation] found about the draws of runs, by name of the run.
             Its checks count for the verdict on the run: copies of the training set agree with any reference.
+        fields: whether to show the draws as fields or images, and to hold their power spectra against the
+            reference's. By default where the position is one array of shape (h, w), (channels, h, w) or (h, w,
+            channels), with 1 or 3 channels and at least 8 by 8 sites; False never; the name of a site where there are
+            several.
         title: heading of the report.
         notes: sentences to show with it.
         seed: seed of every subsample, projection and split; the same seed gives the same report.
@@ -82,10 +89,10 @@ def compare(
 
     Raises:
         TypeError: if `results` is not a mapping of names to `Draws`, `reference` is neither, `scores` is not one of
-            names to `ScoreHealth`, `manifolds` not one to `ManifoldHealth`, `budgets` not one to `SamplingBudget`, or
-            `memorisation` not one to `Memorisation`.
-        ValueError: if there are no results, a name is unknown, runs have different coordinates, or modes and their
-            weights do not fit.
+            names to `ScoreHealth`, `manifolds` not one to `ManifoldHealth`, `budgets` not one to `SamplingBudget`,
+            `memorisation` not one to `Memorisation`, or `fields` neither a truth value nor a name.
+        ValueError: if there are no results, a name is unknown, runs have different coordinates, modes and their weights
+            do not fit, or `fields` asks for fields where there are none, or several.
 
     Examples:
         >>> import jax
@@ -95,7 +102,10 @@ def compare(
         >>> compare({"NUTS": nuts}).verdicts["NUTS"].level
         'use'
     """
+    came = results
     results, reference_name, changes = validated_runs(results, reference)
+    # Fields are looked for in the draws as they came: common coordinates may have split them.
+    images = field_statistics({name: came.get(name, reference) for name in results}, fields)
     learned, known_budgets = validated_scores(scores), validated_budgets(budgets, results)
     copies = validated_memorisation(memorisation, results)
     centres = None if modes is None else mode_positions(modes, next(iter(results.values())))
@@ -120,6 +130,8 @@ def compare(
             if centres is not None and isinstance(expected, ModeWeights):
                 against += mode_check(run, expected, centres)
             against += reference_checks(run, deviation)
+            if name in images and reference_name in images:
+                against += spectrum_check(run, images[name], images[reference_name])
             against = against if trusted else distrust(against, reference_name)
         if not trusted and run.non_finite == 0:
             why = "no reference was given" if reference_name is None else f"the reference ({reference_name}) failed"
@@ -148,6 +160,7 @@ def compare(
         manifolds=validated_manifolds(manifolds),
         budgets=known_budgets,
         memorisation=copies,
+        fields=images,
         seed=seed,
     )
 

@@ -13,6 +13,7 @@ import pandas as pd
 from scoresample.checks import Check
 from scoresample.diagnostics import ManifoldHealth, Memorisation, ModeWeights, SamplingBudget, ScoreHealth
 from scoresample.report._budgets import BUDGET_COLUMNS, budget_content
+from scoresample.report._fields import FieldStatistics
 from scoresample.report._memorisation import MEMORISATION_COLUMNS, memorisation_content
 from scoresample.report._statistics import Deviation, RunStatistics
 from scoresample.report._table import NO_BREAK, shown, shown_columns
@@ -39,6 +40,7 @@ class Comparison:
         manifolds: what was found about their manifolds, by name of the score.
         budgets: bounds on the divergence of the data from the draws, by name of the run.
         memorisation: whether draws are copies of the training set, by name of the run.
+        fields: spectra and pictures of draws that are fields or images, by name of the run.
         seed: seed of every subsample, projection and split.
     """
 
@@ -55,6 +57,7 @@ class Comparison:
     manifolds: dict[str, ManifoldHealth] = field(default_factory=dict)
     budgets: dict[str, SamplingBudget] = field(default_factory=dict)
     memorisation: dict[str, Memorisation] = field(default_factory=dict)
+    fields: dict[str, FieldStatistics] = field(default_factory=dict)
     seed: int = 0
 
     @property
@@ -106,7 +109,7 @@ class Comparison:
 
         Returns:
             A JSON object with the keys ``title``, ``reference``, ``verdicts``, ``table``, ``modes``, ``scores``,
-            ``notes`` and ``seed``, and ``budgets`` and ``memorisation`` where there are any.
+            ``notes`` and ``seed``, and ``budgets``, ``memorisation`` and ``fields`` where there are any.
         """
         content = {
             "title": self.title,
@@ -131,6 +134,8 @@ class Comparison:
             content["budgets"] = {name: budget_content(budget) for name, budget in self.budgets.items()}
         if self.memorisation:
             content["memorisation"] = {name: memorisation_content(found) for name, found in self.memorisation.items()}
+        if self.fields:
+            content["fields"] = {name: found.content for name, found in self.fields.items()}
         return json.dumps(_plain(content), indent=2, ensure_ascii=False)
 
     def to_html(self) -> str:

@@ -15,6 +15,7 @@ from scoresample.diagnostics import ScoreHealth
 from scoresample.report._bars import modes_figure, ranks_figure
 from scoresample.report._budgets import BUDGET_COLUMNS, term_rows
 from scoresample.report._comparison import Comparison
+from scoresample.report._field_figures import correlation_figure, sheets, spectrum_figure
 from scoresample.report._format import human, listed
 from scoresample.report._legend import colour_of
 from scoresample.report._manifolds import manifold_figures
@@ -22,12 +23,15 @@ from scoresample.report._memorisation import MEMORISATION_COLUMNS
 from scoresample.report._memorisation_figure import memorisation_figure
 from scoresample.report._plots import MAX_MARGINALS, MAX_PAIRED, marginals_figure, pairs_figure
 from scoresample.report._scores import health_figure, level_columns, level_rows, training_figure
-from scoresample.report._statistics import RunStatistics
+from scoresample.report._statistics import Deviation, RunStatistics
 from scoresample.report._svg import inline_svg
 from scoresample.report._table import shown, shown_columns
 
 MAX_SUMMARY_ROWS = 200
-"""Rows of ArviZ's summary on the page: more are left to `az.summary(draws.to_arviz())`."""
+"""A summary with more rows shows the worst of them; all are left to `az.summary(draws.to_arviz())`."""
+
+WORST_ROWS = 24
+"""How many those are."""
 
 MAX_RANK_PLOTS = 8
 
@@ -58,7 +62,8 @@ def render(comparison: Comparison) -> str:
         learned=_learned(comparison),
         terms={name: term_rows(budget) for name, budget in comparison.budgets.items()},
         copies=_copies(comparison),
-        summaries={name: _summary(run) for name, run in comparison.runs.items()},
+        fields=_fields(comparison),
+        summaries={name: _summary(run, comparison.deviations.get(name)) for name, run in comparison.runs.items()},
         settings={name: _settings(run) for name, run in comparison.runs.items()},
     )
 
@@ -168,7 +173,45 @@ def _copies(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _summary(run: RunStatistics) -> dict[str, Any] | None:
+def _fields(comparison: Comparison) -> dict[str, Any] | None:
+    """Sheets and figures of draws that are fields, or None where there are none."""
+    if not comparison.fields:
+        return None
+    one, names = next(iter(comparison.fields.values())), listed(list(comparison.fields), 8)
+    pictures, scale = sheets(comparison)
+    against = (
+        "" if comparison.reference not in comparison.fields else f" The reference, {comparison.reference}, is dashed."
+    )
+    spectra = ("Mean square of the Fourier modes by wavenumber, with two Monte-Carlo standard errors." + against) + (
+        " Right: the ratio to it, whose own error is shaded around 1; the dotted lines are the limits of a failure."
+        if against
+        else ""
+    )
+    products = (
+        "Left: mean product of two sites a distance apart along the axes, with two standard errors. Right: the mean of "
+        "every field over its sites."
+    ) + (" The reference is dashed on the left, shaded on the right." if against else "")
+    figures = [
+        _drawn("spectrum", "Power spectrum", f"Power spectrum of {names}.", spectra, spectrum_figure(comparison)),
+        _drawn(
+            "correlation",
+            "Two-point function and mean",
+            f"Fields of {names}.",
+            products,
+            correlation_figure(comparison),
+        ),
+    ]
+    return {
+        "site": one.site,
+        "shape": " by ".join(map(str, one.shape)) + (", three channels" if one.num_channels == 3 else ""),
+        "sheets": pictures,
+        "scale": scale,
+        "coloured": one.num_channels == 3,
+        "figures": figures,
+    }
+
+
+def _summary(run: RunStatistics, deviation: Deviation | None) -> dict[str, Any] | None:
     """ArviZ's summary: everything for chains, and for other draws only what does not assume chains."""
     if run.non_finite:
         return None
@@ -176,13 +219,31 @@ def _summary(run: RunStatistics) -> dict[str, Any] | None:
         warnings.simplefilter("ignore")
         kind = "all" if run.draws.kind == "chains" else "stats"
         table = cast(pd.DataFrame, az.summary(run.draws.to_arviz(), kind=kind, round_to="none"))
-    rows = table.to_dict(orient="index")
-    kept = dict(list(rows.items())[:MAX_SUMMARY_ROWS])
+    table.index = table.index.map(str)
+    kept, how = (table, "") if len(table) <= MAX_SUMMARY_ROWS else _worst_rows(table, deviation)
     return {
         "columns": list(table.columns),
-        "rows": {str(name): [_cell(value) for value in row.values()] for name, row in kept.items()},
-        "left_out": len(rows) - len(kept),
+        "rows": {name: [_cell(value) for value in row.values()] for name, row in kept.to_dict(orient="index").items()},
+        "total": len(table),
+        "how": how,
     }
+
+
+def _worst_rows(table: pd.DataFrame, deviation: Deviation | None) -> tuple[pd.DataFrame, str]:
+    """The rows of a long summary that most deserve a look, and which these are, in words."""
+    if "r_hat" in table.columns and "ess_bulk" in table.columns:
+        r_hat, ess = (pd.to_numeric(table[name], errors="coerce") for name in ("r_hat", "ess_bulk"))
+        half = WORST_ROWS // 2
+        chosen = dict.fromkeys([*r_hat.nlargest(half).index, *ess.nsmallest(half).index])
+        return table.loc[list(chosen)], "those with the largest R-hat, then those with the smallest bulk ESS"
+    if deviation is not None:
+        moments = deviation.moments
+        errors = pd.Series(moments.mean_error / moments.mean_error_se, index=list(moments.names))
+        errors = errors[errors.index.isin(table.index)].dropna()
+        if len(errors):
+            place = errors.nlargest(WORST_ROWS).index
+            return table.loc[place], "those whose means are most standard errors from the reference's, worst first"
+    return table.head(WORST_ROWS), "the first"
 
 
 def _cell(value: Any) -> str:

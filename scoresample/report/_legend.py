@@ -21,7 +21,13 @@ REFERENCE_COLOUR = "#8a8f98"
 """A grey that shows on white and on black."""
 
 
-def draw_legend(figure: Figure, comparison: Comparison, runs: Sequence[RunStatistics], filled: bool = False) -> None:
+def draw_legend(
+    figure: Figure,
+    comparison: Comparison,
+    runs: Sequence[RunStatistics],
+    filled: bool = False,
+    dashed: bool = False,
+) -> None:
     """Name the runs above a figure.
 
     Arguments:
@@ -29,11 +35,15 @@ def draw_legend(figure: Figure, comparison: Comparison, runs: Sequence[RunStatis
         comparison: what `compare` found.
         runs: the runs in the figure, in order.
         filled: patches for bars, instead of lines.
+        dashed: a dashed line for the reference, instead of a shade.
     """
     handles: list[Line2D | Patch] = []
     for run in runs:
         colour, place = colour_of(comparison, run.name), place_of(comparison, run.name)
-        if run.name == comparison.reference:
+        if run.name == comparison.reference and dashed:
+            line = Line2D([], [], color=INK, linestyle="--", linewidth=1.1, label=plain_text(f"{run.name} (reference)"))
+            handles.append(line)
+        elif run.name == comparison.reference:
             handles.append(Patch(color=colour, alpha=0.6, label=plain_text(f"{run.name} (reference)")))
         elif filled:
             handles.append(Patch(color=colour, label=plain_text(run.name)))
