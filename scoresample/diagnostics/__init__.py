@@ -11,6 +11,11 @@ from scoresample.diagnostics._discretisation import discretisation_error as disc
 from scoresample.diagnostics._distances import energy_distance as energy_distance
 from scoresample.diagnostics._distances import sliced_wasserstein as sliced_wasserstein
 from scoresample.diagnostics._effective import effective_draws as effective_draws
+from scoresample.diagnostics._fields import binder_cumulant as binder_cumulant
+from scoresample.diagnostics._fields import magnetisation as magnetisation
+from scoresample.diagnostics._fields import radial_spectrum as radial_spectrum
+from scoresample.diagnostics._fields import susceptibility as susceptibility
+from scoresample.diagnostics._fields import two_point_function as two_point_function
 from scoresample.diagnostics._log_sobolev import LogSobolevBounds as LogSobolevBounds
 from scoresample.diagnostics._log_sobolev import log_sobolev_bounds as log_sobolev_bounds
 from scoresample.diagnostics._loss_grid import loss_adaptive_grid as loss_adaptive_grid

@@ -23,6 +23,7 @@ from scoresample.scores._exact import Gaussian as Gaussian
 from scoresample.scores._exact import GaussianMixture as GaussianMixture
 from scoresample.scores._function import DensityScore as DensityScore
 from scoresample.scores._function import Score as Score
+from scoresample.scores._lattice_phi4 import LatticePhi4 as LatticePhi4
 from scoresample.scores._line_integral import LineIntegralDensity as LineIntegralDensity
 from scoresample.scores._line_integral import line_integral as line_integral
 from scoresample.scores._logdensity import logdensity_fn as logdensity_fn
