@@ -65,9 +65,9 @@ class Setting:
 
     num_chains: int = 16
     step_size: float = 0.09
-    num_integration_steps: int = 150
+    num_integration_steps: int = 200
     num_burn_in: int = 100
-    num_blocks: int = 10
+    num_blocks: int = 20
     block_length: int = 100
     thinning: int = 10
 
@@ -77,7 +77,7 @@ class Setting:
             raise ValueError(f"`block_length` must be a multiple of `thinning`, and all settings positive, got {self}.")
 
 
-QUICK = Setting(num_chains=20, step_size=0.1, num_integration_steps=60, num_burn_in=30, num_blocks=2, block_length=50)
+QUICK = Setting(num_chains=10, step_size=0.11, num_integration_steps=120, num_burn_in=50, num_blocks=4)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def name_of(target: ss.LatticePhi4, key: Array, setting: Setting) -> str:
     said = {**asdict(setting), "num_blocks": 0, "lam": float(target.lam), "key": jax.random.key_data(key).tolist()}
     shape = "x".join(map(str, target.structure.shape))
     code = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
-    return f"phi4_{shape}_kappa{float(target.kappa):.8g}_{code}"
+    return f"phi4_{shape}_kappa{float(target.kappa):.7g}_{code}"
 
 
 def hmc_reference(

@@ -16,7 +16,7 @@ from scoresample.diagnostics import (
 RNG = np.random.default_rng(0)
 
 
-def correlated(shape: tuple[int, ...], num: int, kappa: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+def correlated(shape: tuple[int, ...], num: int, kappa: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
     """Normal fields with the spectrum 1 / (2 - 4 kappa sum cos w), and that spectrum."""
     cosines = np.meshgrid(*[np.cos(2 * np.pi * np.fft.fftfreq(n)) for n in shape], indexing="ij")
     spectrum = 1 / (2 - 4 * kappa * np.sum(cosines, axis=0))
