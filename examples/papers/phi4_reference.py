@@ -22,9 +22,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -171,7 +171,7 @@ def _block(
     }
 
 
-def _kept(path: Path | None, make: Any) -> dict[str, np.ndarray]:
+def _kept(path: Path | None, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The arrays of a file; made and written if it is not there yet, all at once or not at all."""
     if path is not None and path.exists():
         with np.load(path) as found:
@@ -180,7 +180,7 @@ def _kept(path: Path | None, make: Any) -> dict[str, np.ndarray]:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part.npz")
-        np.savez(unfinished, **arrays)
+        np.savez(unfinished, allow_pickle=False, **arrays)
         os.replace(unfinished, path)
     return arrays
 
@@ -247,20 +247,25 @@ def hmc_reference(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def _statistic(statistic: Callable[..., object], values: np.ndarray, **settings: str) -> float:
+    """One of ArviZ's numbers of (chain, draw) values."""
+    return float(np.asarray(statistic(values, **settings)))
+
+
 def _mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    errors = [float(array_stats.mcse(values[..., k], method="mean")) for k in range(values.shape[-1])]
+    errors = [_statistic(array_stats.mcse, values[..., k], method="mean") for k in range(values.shape[-1])]
     return values.mean(axis=(0, 1)), np.array(errors)
 
 
 def estimate(values: np.ndarray, value: float, evaluations: int) -> Estimate:
     """From the (chain, draw) values whose mean is, to first order in its error, what is estimated."""
-    steps = values.size / float(array_stats.ess(values, method="mean"))
+    steps = values.size / _statistic(array_stats.ess, values, method="mean")
     return Estimate(
         value=value,
-        standard_error=float(array_stats.mcse(values, method="mean")),
+        standard_error=_statistic(array_stats.mcse, values, method="mean"),
         steps=steps,
         evaluations=steps * evaluations,
-        r_hat=float(array_stats.rhat(values)),
+        r_hat=_statistic(array_stats.rhat, values),
     )
 
 

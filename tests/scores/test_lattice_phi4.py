@@ -29,7 +29,7 @@ def written_out(phi: np.ndarray, kappa: float, lam: float) -> float:
             y = tuple((c + (a == axis)) % n for a, (c, n) in enumerate(zip(x, phi.shape, strict=True)))
             total -= 2 * kappa * phi[x] * phi[y]
         total += phi[x] ** 2 + lam * (phi[x] ** 2 - 1) ** 2
-    return total
+    return float(total)
 
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (4, 5), (3, 4, 2)])
@@ -85,7 +85,7 @@ def test_without_the_quartic_term_it_is_normal_with_the_free_spectrum(shape: tup
     size, kappa = int(np.prod(shape)), 0.21
     with jax.enable_x64(True):
         covariance = np.zeros((size, size))
-        kernel = np.fft.ifftn(free_spectrum(shape, kappa)).real
+        kernel = np.real(np.fft.ifftn(free_spectrum(shape, kappa)))
         for column, x in enumerate(np.ndindex(shape)):
             covariance[:, column] = np.roll(kernel, x, axis=tuple(range(len(shape)))).ravel()
         normal = ss.Gaussian(jnp.zeros(size), jnp.asarray(covariance))
@@ -102,7 +102,7 @@ def test_without_the_quartic_term_it_is_normal_with_the_free_spectrum(shape: tup
 
 def chains(model: ss.LatticePhi4, step_size: float, steps: int, *, num_samples: int, num_chains: int = 50) -> Any:
     sampler = ss.HMC(num_integration_steps=steps, step_size=step_size)
-    run = {"num_chains": num_chains, "num_warmup": 0, "progress": False}
+    run: dict[str, Any] = {"num_chains": num_chains, "num_warmup": 0, "progress": False}
     key_burn, key_run = jax.random.split(jax.random.key(3))
     burnt = ss.sample(model, sampler, key=key_burn, num_samples=30, **run)
     start = jnp.asarray(burnt.position)[:, -1]
@@ -112,7 +112,8 @@ def chains(model: ss.LatticePhi4, step_size: float, steps: int, *, num_samples: 
 def z_scores(values: np.ndarray, expected: Any) -> np.ndarray:
     """Of means over chains and draws of (chain, draw, ...), with ArviZ's standard errors."""
     flat = values.reshape(*values.shape[:2], -1)
-    errors = [float(array_stats.mcse(flat[..., k], method="mean")) for k in range(flat.shape[-1])]
+    mcse: Any = array_stats.mcse
+    errors = [float(mcse(flat[..., k], method="mean")) for k in range(flat.shape[-1])]
     return (flat.mean(axis=(0, 1)) - np.ravel(expected)) / np.array(errors)
 
 
