@@ -74,6 +74,7 @@ from scoresample.scores import DensityScore as DensityScore
 from scoresample.scores import Gaussian as Gaussian
 from scoresample.scores import GaussianField as GaussianField
 from scoresample.scores import GaussianMixture as GaussianMixture
+from scoresample.scores import LatticePhi4 as LatticePhi4
 from scoresample.scores import LineIntegralDensity as LineIntegralDensity
 from scoresample.scores import Score as Score
 from scoresample.scores import Support as Support

@@ -30,6 +30,7 @@ from scoresample.scores._function import DensityScore as DensityScore
 from scoresample.scores._function import Score as Score
 from scoresample.scores._gaussian_field import GaussianField as GaussianField
 from scoresample.scores._gaussian_field import power_law_spectrum as power_law_spectrum
+from scoresample.scores._lattice_phi4 import LatticePhi4 as LatticePhi4
 from scoresample.scores._line_integral import LineIntegralDensity as LineIntegralDensity
 from scoresample.scores._line_integral import line_integral as line_integral
 from scoresample.scores._logdensity import logdensity_fn as logdensity_fn
