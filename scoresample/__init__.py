@@ -28,10 +28,12 @@ from scoresample.paths import EDM as EDM
 from scoresample.paths import OU as OU
 from scoresample.paths import VE as VE
 from scoresample.paths import VP as VP
+from scoresample.paths import AbstractCascadedPath as AbstractCascadedPath
 from scoresample.paths import AbstractDensityPath as AbstractDensityPath
 from scoresample.paths import AbstractNoiseProcess as AbstractNoiseProcess
 from scoresample.paths import AbstractPerturbedScore as AbstractPerturbedScore
 from scoresample.paths import AbstractScorePath as AbstractScorePath
+from scoresample.paths import CascadedDensity as CascadedDensity
 from scoresample.paths import EmpiricalPerturbedScore as EmpiricalPerturbedScore
 from scoresample.paths import PerturbedEnergy as PerturbedEnergy
 from scoresample.paths import PerturbedScore as PerturbedScore
@@ -91,5 +93,6 @@ from scoresample.wavelets import perturb_wavelets as perturb_wavelets
 from scoresample.workflows import SamplingPlan as SamplingPlan
 from scoresample.workflows import compare_samplers as compare_samplers
 from scoresample.workflows import fit_score_to_density as fit_score_to_density
+from scoresample.workflows import fit_wavelet as fit_wavelet
 from scoresample.workflows import plan as plan
 from scoresample.workflows import reweight as reweight

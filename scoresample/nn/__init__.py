@@ -11,4 +11,6 @@ from scoresample.nn._mlp import FiLMBlock as FiLMBlock
 from scoresample.nn._mlp import Modulation as Modulation
 from scoresample.nn._mlp import ResidualMLP as ResidualMLP
 from scoresample.nn._residual_conv import ResidualConv as ResidualConv
+from scoresample.nn._scales import AtScale as AtScale
+from scoresample.nn._scales import SharedAcrossScales as SharedAcrossScales
 from scoresample.nn._unet import UNet as UNet

@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from scoresample.paths import AbstractPerturbedScore, AbstractScorePath, PerturbedDensity, ReclockedScore
+from scoresample.paths import (
+    AbstractCascadedPath,
+    AbstractPerturbedScore,
+    AbstractScorePath,
+    PerturbedDensity,
+    ReclockedScore,
+)
 from scoresample.samplers._annealed_langevin import AnnealedLangevin
 from scoresample.samplers._base import AbstractParticleSampler, AbstractSampler
 from scoresample.samplers._hamiltonian import NUTS
@@ -14,7 +20,9 @@ _ETA_ON_LEARNED_SCORES = 0.5
 """A little noise forgets the errors of a learned score; an ODE stops improving with more steps."""
 
 
-def default_sampler(target: AbstractScore | AbstractScorePath) -> AbstractSampler | AbstractParticleSampler[Any]:
+def default_sampler(
+    target: AbstractScore | AbstractScorePath | AbstractCascadedPath,
+) -> AbstractSampler | AbstractParticleSampler[Any]:
     """The sampler that suits a target.
 
     | target | sampler | why |
@@ -23,9 +31,10 @@ def default_sampler(target: AbstractScore | AbstractScorePath) -> AbstractSample
     | any other perturbed score | `ReverseSDE(eta=0.5)` | noise forgets the errors of a learned score |
     | another path | `AnnealedLangevin()` | needs no noise process |
     | density | `NUTS()` | exact in the long run, and checks itself |
+    | cascade of paths | that of its first stage | |
 
     Arguments:
-        target: a score or a path.
+        target: a score, a path, or a cascade of paths.
 
     Returns:
         A sampler.
@@ -39,6 +48,8 @@ def default_sampler(target: AbstractScore | AbstractScorePath) -> AbstractSample
         >>> default_sampler(ss.Gaussian(jnp.zeros(2), 1.0)).name
         'nuts'
     """
+    if isinstance(target, AbstractCascadedPath):
+        return default_sampler(target.stage(0, None))
     inner = target.inner if isinstance(target, ReclockedScore) else target
     if isinstance(inner, PerturbedDensity):
         return ProbabilityFlowODE()
