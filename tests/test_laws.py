@@ -374,7 +374,9 @@ def test_plans_can_be_made_ahead_and_never_from_traced_paths(name: str) -> None:
         eqx.filter_jit(lambda p: sampler.plan(p, key=jax.random.key(5)).t_start)(path)
 
 
-@pytest.mark.parametrize("name", ["NUTS", "ULA", "ReverseSDE", "PredictorCorrector", "AnnealedLangevin"])
+@pytest.mark.parametrize(
+    "name", ["NUTS", "ULA", "ReverseSDE", "PredictorCorrector", "AnnealedLangevin", "ParallelMALA"]
+)
 def test_new_data_and_retrained_networks_compile_nothing(name: str, compilations: Compilations) -> None:
     def target(weight: float) -> AbstractScore | AbstractScorePath:
         if name in PARTICLE_SAMPLERS:

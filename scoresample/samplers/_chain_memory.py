@@ -112,6 +112,6 @@ def _bounded(numerator: Array, denominator: Array, num_looks: int) -> tuple[Arra
     ratio = jnp.sum(numerator, axis=0) / total
     error = jnp.sqrt(jnp.sum((numerator - ratio * denominator) ** 2, axis=0) * number / (number - 1)) / total
     quantile = float(stdtrit(number - 1, 1 - _FALSE_ALARMS / num_looks))
-    enough = total**2 >= _LEAST_CHAINS * jnp.sum(denominator**2, axis=0)
+    enough = (numerator.shape[0] >= _LEAST_CHAINS) & (total**2 >= _LEAST_CHAINS * jnp.sum(denominator**2, axis=0))
     bound = jnp.where(enough, jnp.maximum(ratio - quantile * error, -1.0), -1.0)
-    return jnp.where(total > 0, ratio, 1.0), jnp.where(total > 0, bound, 1.0)
+    return jnp.where(total > 0, ratio, 1.0), jnp.where((total > 0) | (numerator.shape[0] < _LEAST_CHAINS), bound, 1.0)

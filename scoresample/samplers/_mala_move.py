@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from scoresample.paths import AbstractDensityPath, AbstractScorePath, as_time, score_particles
-from scoresample.samplers._base import add_scaled, inner_products
+from scoresample.samplers._base import inner_products
 from scoresample.scores import Position, random_like
 
 
@@ -41,13 +41,20 @@ def mala_move(
     for the score's line integral (two): see `MetropolisCorrector`. A proposal with a score or a position that is not
     finite is rejected.
 
+    Arguments:
+        path: the path.
+        state: the particles.
+        t: the level.
+        h: the step size, one number or one for each particle.
+        key: random key.
+
     Returns:
         The state, the probability with which each proposal was accepted, and whether it was.
     """
     x, score_x, density_x = state
     key_noise, key_accept = jax.random.split(key)
     noise = random_like(key_noise, x)
-    y = add_scaled(x, (h, score_x), (jnp.sqrt(2 * h), noise))
+    y = jax.tree.map(lambda a, s, z: a + _along(h, a) * s + _along(jnp.sqrt(2 * h), a) * z, x, score_x, noise)
     move = jax.tree.map(jnp.subtract, y, x)
     if density_x is None:
         middle = jax.tree.map(lambda a, b: 0.5 * (a + b), x, y)
@@ -58,7 +65,7 @@ def mala_move(
         score_y, density_y = score_particles(path, y, t), level_densities(path, y, t)
         gained = density_y - density_x
     log_ratio = gained + log_proposal_ratio(move, noise, score_y, h)
-    uniform = jax.random.uniform(key_accept, log_ratio.shape, log_ratio.dtype, minval=jnp.finfo(h.dtype).tiny)
+    uniform = jax.random.uniform(key_accept, log_ratio.shape, log_ratio.dtype, minval=jnp.finfo(log_ratio.dtype).tiny)
     accept = (jnp.log(uniform) < log_ratio) & jnp.isfinite(log_ratio)
     probability = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
     return _chosen(accept, MALAState(y, score_y, density_y), state), probability, accept
@@ -71,14 +78,20 @@ def log_proposal_ratio(move: Position, noise: Position, score_end: Position, h: 
         move: y - x.
         noise: what the proposal was made with.
         score_end: s(y).
-        h: the step size.
+        h: the step size, one number or one for each particle.
     """
-    back = add_scaled(move, (h, score_end))
+    back = jax.tree.map(lambda a, s: a + _along(h, a) * s, move, score_end)
     return 0.5 * inner_products(noise, noise) - inner_products(back, back) / (4 * h)
 
 
 def _chosen(accept: Array, new: MALAState, old: MALAState) -> MALAState:
     def one(a: Array, b: Array) -> Any:
-        return jnp.where(accept.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+        return jnp.where(_along(accept, a), a, b)
 
     return jax.tree.map(one, new, old)
+
+
+def _along(values: Array, leaf: Array) -> Array:
+    """One number, or one for each particle, to multiply a leaf by."""
+    values = values if values.dtype == bool else values.astype(leaf.dtype)
+    return values if values.ndim == 0 else values.reshape(-1, *[1] * (leaf.ndim - 1))

@@ -34,6 +34,10 @@ from scoresample.scores import Position
 
 _GAIN, _GAIN_DECAY = 2.0, 0.6
 """Of Robbins and Monro's recursion. Near the target a change of log h changes the acceptance rate by -0.57 times it."""
+_GAIN_CONSTANT = 0.25
+"""Share of the warm-up before the gain decays."""
+_PATIENCE, _MOST_SETBACKS, _CAUTION = 3.0, 23.0, 4.0
+"""In the warm-up a chain divides its step by 4 for each rejection beyond 3, where an acceptance makes up for two."""
 _MOST_TUNING = 25.0
 """The logarithm of the step size stays within this of where it started."""
 _STUCK = 0.05
@@ -71,6 +75,7 @@ class ParallelMALAState(NamedTuple):
         log_step_size_average: its average over the tail of the warm-up.
         log_step_size_start: where it started.
         acceptance_rate: mean acceptance probability of the frozen moves so far.
+        setbacks: rejections of each chain in the warm-up, less two for each acceptance.
         accepted: share of its frozen moves that each chain accepted.
         snapshots: two earlier positions.
     """
@@ -80,6 +85,7 @@ class ParallelMALAState(NamedTuple):
     log_step_size_average: Array
     log_step_size_start: Array
     acceptance_rate: Array
+    setbacks: Array
     accepted: Array
     snapshots: tuple[Position, Position]
 
@@ -100,11 +106,13 @@ class ParallelMALA(AbstractPathSampler[AbstractScorePath]):
     hundred evaluations and needs no score but that of the last level. Separated modes keep the shares of the start.
 
     The step size h is shared by a batch. The first `num_warmup` moves tune it to `target_acceptance_rate` by the
-    recursion of Robbins and Monro, ``log h <- log h + 2 k^(-0.6) (acceptance - target)``, and freeze it to the average
-    of log h over their second half (Polyak and Juditsky 1992). From there on every move leaves p_t invariant: the law
-    of the data, with noise of variance `delta`. Exactly where the path has a density or its logarithm is a polynomial
-    of degree four along moves; else with an error of order ``|y - x|^5`` in the acceptance. What is left is that chains
-    are finite. With `denoise`, draws of a noised path end with ``E[x_0 | x_t]``; without it they have the law p_t.
+    recursion of Robbins and Monro, ``log h <- log h + gain (acceptance - target)`` with gains that fall from 2, and
+    freeze it to the average of log h over their second half (Polyak and Juditsky 1992). Until then, chains that were
+    rejected several times in a row take shorter steps, so that those which start far out, where the score is steep,
+    come in. From there on every move leaves p_t invariant: the law of the data, with noise of variance `delta`. Exactly
+    where the path has a density or its logarithm is a polynomial of degree four along moves; else with an error of
+    order ``|y - x|^5`` in the acceptance. What is left is that chains are finite. With `denoise`, draws of a noised
+    path end with ``E[x_0 | x_t]``; without it they have the law p_t.
 
     `Draws.info` holds the ``level_step_size`` and ``acceptance_rate`` of every move, for each batch, and what
     `Draws.info["checks"]` looks at, all of the moves with a frozen step: ``frozen_acceptance_rate``; ``stuck_share``,
@@ -179,13 +187,14 @@ class ParallelMALA(AbstractPathSampler[AbstractScorePath]):
         tail = number - num_warmup // 2 + 1
         lag = (self.num_steps - num_warmup) // 2
         tunes = number < num_warmup
+        decay = np.maximum(number + 1.0 - _GAIN_CONSTANT * num_warmup, 1.0) ** -_GAIN_DECAY
         snapshot = np.full(self.num_steps, -1)
         snapshot[self.num_steps - 1 - lag] = 1
         if self.num_steps > 2 * lag:
             snapshot[self.num_steps - 1 - 2 * lag] = 0
         steps = ParallelMALAStep(
             t=jnp.full(self.num_steps, t, dtype=float),
-            gain=jnp.asarray(np.where(tunes, _GAIN * (number + 1.0) ** -_GAIN_DECAY, 0.0), dtype=float),
+            gain=jnp.asarray(np.where(tunes, _GAIN * decay, 0.0), dtype=float),
             averaged=jnp.asarray(np.where(tunes & (tail > 0), 1 / np.maximum(tail, 1), 0.0), dtype=float),
             freezes=jnp.asarray(number == num_warmup - 1),
             counted=jnp.asarray(np.where(frozen > 0, 1 / np.maximum(frozen, 1), 0.0), dtype=float),
@@ -209,7 +218,7 @@ class ParallelMALA(AbstractPathSampler[AbstractScorePath]):
             start = jnp.full((), np.log(self.step_size))
         start = start.astype(t.dtype)
         zeros = jnp.zeros(jax.tree.leaves(particles)[0].shape[0], t.dtype)
-        return ParallelMALAState(chains, start, start, start, zeros[0], zeros, (particles, particles))
+        return ParallelMALAState(chains, start, start, start, zeros[0], zeros, zeros, (particles, particles))
 
     def step(
         self, path: AbstractScorePath, state: ParallelMALAState, plan_step: ParallelMALAStep, *, key: Array
@@ -220,8 +229,13 @@ class ParallelMALA(AbstractPathSampler[AbstractScorePath]):
             weight.astype(t.dtype) for weight in (plan_step.gain, plan_step.averaged, plan_step.counted)
         )
         h = jnp.exp(state.log_step_size)
-        chains, probability, accept = mala_move(path, state.chains, t, h, key=key)
-        rate = jnp.mean(probability)
+        tunes = gain > 0
+        held = jnp.maximum(state.setbacks - _PATIENCE, 0.0)
+        own = h * jnp.where(tunes, _CAUTION**-held, 1.0)
+        chains, probability, accept = mala_move(path, state.chains, t, own, key=key)
+        free = jnp.where(tunes & (held > 0), 0.0, 1.0)
+        rate = jnp.sum(free * probability) / jnp.maximum(jnp.sum(free), 1.0)
+        setbacks = jnp.where(accept, jnp.maximum(state.setbacks - 2, 0), state.setbacks + 1)
         begin = state.log_step_size_start
         tuned = state.log_step_size + gain * (rate - self.target_acceptance_rate)
         tuned = jnp.clip(tuned, begin - _MOST_TUNING, begin + _MOST_TUNING)
@@ -236,6 +250,7 @@ class ParallelMALA(AbstractPathSampler[AbstractScorePath]):
             log_step_size_average=average,
             log_step_size_start=begin,
             acceptance_rate=state.acceptance_rate + counted * (rate - state.acceptance_rate),
+            setbacks=jnp.minimum(setbacks, _MOST_SETBACKS),
             accepted=state.accepted + counted * (accept.astype(t.dtype) - state.accepted),
             snapshots=(snapshots[0], snapshots[1]),
         )
