@@ -104,8 +104,11 @@ def compare(
     """
     came = results
     results, reference_name, changes = validated_runs(results, reference)
+    came = dict(came)
+    if isinstance(reference, Draws) and reference_name not in came:
+        came[str(reference_name)] = reference
     # Fields are looked for in the draws as they came: common coordinates may have split them.
-    images = field_statistics({name: came.get(name, reference) for name in results}, fields)
+    images = field_statistics(came, fields)
     learned, known_budgets = validated_scores(scores), validated_budgets(budgets, results)
     copies = validated_memorisation(memorisation, results)
     centres = None if modes is None else mode_positions(modes, next(iter(results.values())))

@@ -232,17 +232,18 @@ def _summary(run: RunStatistics, deviation: Deviation | None) -> dict[str, Any] 
 def _worst_rows(table: pd.DataFrame, deviation: Deviation | None) -> tuple[pd.DataFrame, str]:
     """The rows of a long summary that most deserve a look, and which these are, in words."""
     if "r_hat" in table.columns and "ess_bulk" in table.columns:
-        r_hat, ess = (pd.to_numeric(table[name], errors="coerce") for name in ("r_hat", "ess_bulk"))
+        r_hat, ess = (np.asarray(table[name], dtype=np.float64) for name in ("r_hat", "ess_bulk"))
         half = WORST_ROWS // 2
-        chosen = dict.fromkeys([*r_hat.nlargest(half).index, *ess.nsmallest(half).index])
-        return table.loc[list(chosen)], "those with the largest R-hat, then those with the smallest bulk ESS"
+        places = [*np.argsort(-r_hat, kind="stable")[:half], *np.argsort(ess, kind="stable")[:half]]
+        kept = table.iloc[[int(place) for place in dict.fromkeys(places)]]
+        return kept, "those with the largest R-hat, then those with the smallest bulk ESS"
     if deviation is not None:
-        moments = deviation.moments
-        errors = pd.Series(moments.mean_error / moments.mean_error_se, index=list(moments.names))
-        errors = errors[errors.index.isin(table.index)].dropna()
-        if len(errors):
-            place = errors.nlargest(WORST_ROWS).index
-            return table.loc[place], "those whose means are most standard errors from the reference's, worst first"
+        moments, rows = deviation.moments, set(table.index)
+        order = np.argsort(-moments.mean_error / moments.mean_error_se, kind="stable")
+        names = [moments.names[place] for place in order if moments.names[place] in rows][:WORST_ROWS]
+        if names:
+            kept = table.loc[names]
+            return kept, "those whose means are most standard errors from the reference's, worst first"
     return table.head(WORST_ROWS), "the first"
 
 
