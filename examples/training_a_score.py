@@ -1,4 +1,4 @@
-"""Learning a score from draws: the fit and its record, bounds, targets' own gradients, batches, interruptions.
+"""Learning a score from draws: the fit, its record, bounds, targets' gradients, conditions, batches, interruptions.
 
 Run it as `python examples/training_a_score.py [--quick]`.
 """
@@ -52,6 +52,24 @@ def main(quick: bool) -> None:
     informed = ss.fit_score(pilot, scores=gradients, key=key_fit, num_epochs=epochs // 3)
     print(informed.record)
     # --8<-- [end:target]
+
+    # --8<-- [start:conditional]
+    rates = ss.fit_score(
+        data["rate"],
+        conditions=np.log(data["wait"]),
+        key=key_fit,
+        support=(0.0, 1.0),
+        num_epochs=epochs // 3,
+    )
+    for wait in (2.0, 12.0):
+        one = ss.sample(rates.given(np.log(wait)), key=key_draws, num_samples=num // 4)
+        near = np.abs(np.log(data["wait"] / wait)) < 0.1
+        print(f"rate after a wait of {wait:g}: mean {one.sites()['x'].mean():.3f}, data near it "
+              f"{data['rate'][near].mean():.3f}")  # fmt: skip
+    waits = fresh["wait"][:100]  # one condition for each particle
+    each = ss.sample(rates.given(np.log(waits)), key=key_draws, num_samples=100, num_chains=1)
+    print("correlation of rates and waits:", np.corrcoef(each.sites()["x"].ravel(), np.log(waits))[0, 1].round(2))
+    # --8<-- [end:conditional]
 
     # --8<-- [start:stream]
     def batches():

@@ -135,13 +135,13 @@ class Source:
         self,
         data: Any,
         scores: Any,
-        conditions: Any,
         key: Array,
         support: Any,
         standardise: Standardise,
-        standardise_conditions: Standardise,
         buffer_size: int,
         validation_fraction: float,
+        conditions: Any = None,
+        standardise_conditions: Standardise = "coordinates",
     ) -> None:
         """Open data; see [`fit_score`][scoresample.fit_score] for what they may be.
 

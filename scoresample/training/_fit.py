@@ -217,8 +217,8 @@ def fit_score(
     started = time.perf_counter()
     key_data, key_network, key_noise, key_epochs = jax.random.split(key, 4)
     source = Source(
-        data, scores, conditions, key_data, support, standardise, standardise_conditions or standardise, buffer_size,
-        validation_fraction,
+        data, scores, key_data, support, standardise, buffer_size, validation_fraction, conditions,
+        standardise_conditions or standardise,
     )  # fmt: skip
     layout = layout_of(source.position)
     condition_layout = None if source.condition is None else layout_of(source.condition)
