@@ -203,7 +203,7 @@ def _fields(comparison: Comparison) -> dict[str, Any] | None:
     ]
     return {
         "site": one.site,
-        "shape": " by ".join(map(str, one.shape)) + (", three channels" if one.num_channels == 3 else ""),
+        "shape": " by ".join(map(str, one.shape)) + (" sites in three channels" if one.num_channels == 3 else " sites"),
         "sheets": pictures,
         "scale": scale,
         "coloured": one.num_channels == 3,
