@@ -22,6 +22,7 @@ from scoresample.paths import (
     VP,
     AbstractNoiseProcess,
     AbstractScorePath,
+    CascadedDensity,
     EmpiricalPerturbedScore,
     PerturbedEnergy,
     PerturbedScore,
@@ -72,7 +73,7 @@ from scoresample.scores import (
     power_law_spectrum,
     temper,
 )
-from scoresample.wavelets import ConditionalGaussianField
+from scoresample.wavelets import ConditionalGaussianField, perturb_wavelets
 
 
 def gaussian() -> Gaussian:
@@ -153,6 +154,7 @@ SCORES: dict[str, Callable[[], AbstractScore]] = {
     "bare score": bare,
     "bare score of a tree": bare_tree,
     "phi^4 on a lattice": lambda: LatticePhi4((3, 4), kappa=0.34, lam=0.8),
+    "cascade": lambda: CascadedDensity(perturb_wavelets(GaussianField(power_law_spectrum((4, 4), 2.0), 0.5), VP())),
     "line integral": lambda: LineIntegralDensity(bare(), jnp.array([0.5, -0.5])),
     "NumPyro model": numpyro_posterior,
     "sum of densities": lambda: add_scores(gaussian(), mixture()),

@@ -149,7 +149,7 @@ def sample(
 
 
 def _sample_chains(
-    target: AbstractScore | AbstractScorePath,
+    target: AbstractScore | AbstractScorePath | AbstractCascadedPath,
     sampler: AbstractSampler,
     key: Array,
     num_samples: int,

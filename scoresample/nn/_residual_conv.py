@@ -1,5 +1,7 @@
 """A network of local convolutions, for fields of any size."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -139,7 +141,7 @@ class ResidualConv(eqx.Module):
         return jax.tree.unflatten(tree, [jnp.moveaxis(output, -1, 0) if self.channels else output[..., 0]])
 
 
-def _one_array(name: str, tree: Position) -> tuple[Array, jax.tree_util.PyTreeDef]:
+def _one_array(name: str, tree: Position) -> tuple[Array, Any]:
     leaves, structure = jax.tree.flatten(tree)
     if len(leaves) != 1:
         raise ValueError(f"`{name}` must be one array, got {len(leaves)}.")

@@ -95,7 +95,7 @@ class AbstractPerturbedScore(AbstractScorePath):
         t = as_time(t, position)
         return self.frame.to_position(self.standard_denoise(self.frame.to_standard(position), t))
 
-    def with_process(self, process: AbstractNoiseProcess) -> "AbstractPerturbedScore":
+    def with_process(self, process: AbstractNoiseProcess) -> "ReclockedScore":
         """The same data noised by another process.
 
         A denoiser in the coordinates ``z/alpha`` depends on ``sigma/alpha`` alone, so the process is only a clock and

@@ -7,7 +7,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from scoresample.paths import AbstractPerturbedScore, AbstractScorePath, TemperedPath
+from scoresample.paths import AbstractCascadedPath, AbstractPerturbedScore, AbstractScorePath, TemperedPath
 from scoresample.scores import AbstractScore
 
 
@@ -67,6 +67,11 @@ def check_path(path: Any, needed: type[AbstractScorePath], sampler: object) -> N
     if isinstance(path, needed):
         return
     name, came = type(sampler).__name__, type(path).__name__
+    if isinstance(path, AbstractCascadedPath):
+        raise TypeError(
+            f"`path`: {name} makes the plan of one path, but {came} is a cascade of several. Plan stage by stage, "
+            "sampler.plan(path.stage(index, known), key=key), or leave it to `sample`."
+        )
     if needed is TemperedPath:
         raise TypeError(
             f"`target`: {name} tempers a density from a reference that can be drawn from, but {came} is no "

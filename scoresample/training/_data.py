@@ -46,7 +46,8 @@ class Points(NamedTuple):
 
     def taken(self, rows: np.ndarray) -> "Points":
         """Some of the points."""
-        return Points(*(None if part is None else part[rows] for part in self))
+        scores, conditions = (None if part is None else part[rows] for part in (self.scores, self.conditions))
+        return Points(self.points[rows], scores, self.held_out[rows], conditions)
 
 
 class Stream:

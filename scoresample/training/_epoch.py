@@ -285,9 +285,11 @@ def _losses(denoiser: VectorDenoiser, batch: Batch, loss: LossName, key: Array |
 def _penalty(denoiser: VectorDenoiser, name: PenaltyName, batch: Batch, settings: Settings, key: Array) -> Array:
     penalty = {"score-fpe": score_fpe_penalty, "logdensity-fpe": logdensity_fpe_penalty}[name]
     num = min(settings.penalty_points, batch.clean.shape[0])
-    chosen = jax.tree.map(lambda x: x[:num], (batch.clean, batch.noise, batch.log_sigma, batch.condition))
+    parts: Any = (batch.clean, batch.noise, batch.log_sigma, batch.condition)
+    clean, noise, log_sigma, condition = jax.tree.map(lambda x: x[:num], parts)
+    keys = jax.random.split(jax.random.fold_in(key, _PENALTY_STREAM), num)
 
     def one(z: Array, e: Array, u: Array, c: Array | None, key: Array) -> Array:
         return penalty(denoiser.given(c), z + jnp.exp(u) * e, u, key, settings.penalty_probes)
 
-    return jax.vmap(one)(*chosen, jax.random.split(jax.random.fold_in(key, _PENALTY_STREAM), num)).mean()
+    return jax.vmap(one)(clean, noise, log_sigma, condition, keys).mean()

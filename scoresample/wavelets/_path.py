@@ -98,9 +98,10 @@ class WaveletPath(AbstractCascadedPath):
         """The path of the coarsest field, or of the details of one scale given the field there."""
         return self.stages[0] if index == 0 else self.stages[index].given(known)
 
-    def joined(self, index: int, known: Position | None, part: Position) -> Array:
+    def joined(self, index: int, known: Any, part: Array) -> Array:
         """The field at the next finer scale."""
-        return part if index == 0 else self.transform.merge(known, part)
+        del index
+        return part if known is None else self.transform.merge(known, part)
 
     def parts(self, position: Position) -> tuple[tuple[Array | None, Array], ...]:
         """The fields at all scales and what was added to each, coarse to fine."""

@@ -20,7 +20,7 @@ from scoresample.nn import (
     ResidualMLP,
     SharedAcrossScales,
 )
-from scoresample.paths import VP, AbstractNoiseProcess, PerturbedScore, make_frame
+from scoresample.paths import VP, AbstractNoiseProcess, PerturbedEnergy, PerturbedScore, make_frame
 from scoresample.scores import Constrain, DrawsLike, named_sites, pooled
 from scoresample.training import fit_score
 from scoresample.wavelets import WaveletPath, WaveletTransform
@@ -99,6 +99,8 @@ def fit_wavelet(
     epochs = [num_epochs] * number if isinstance(num_epochs, int) else list(num_epochs)
     if len(epochs) != number:
         raise ValueError(f"`num_epochs` must be one number, or {number} of them, got {len(epochs)}.")
+    if shared and (settings.get("parametrisation") == "energy" or settings.get("num_members", 1) > 1):
+        raise ValueError("`shared`: energies and ensembles are learned scale by scale. Leave `shared` out.")
     if shared and network is not None:
         raise ValueError("`network`: the details share one of the default networks. Leave `network` or `shared` out.")
     for name in ("conditions", "standardise", "standardise_conditions", "scores", "support"):
@@ -112,8 +114,8 @@ def fit_wavelet(
         Path(checkpoint).mkdir(parents=True, exist_ok=True)
     make = _default_networks(width, blocks, periodic) if network is None else network
     low, details = _split(transform, values)
-    common = {"process": VP() if process is None else process, **settings}
-    stages = [
+    common: dict[str, Any] = {"process": VP() if process is None else process, **settings}
+    stages: list[Any] = [
         fit_score(
             low[0],
             key=keys[0],
@@ -208,18 +210,16 @@ def _normalised(details: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (details / scale).astype(details.dtype), scale
 
 
-def _in_units(score: PerturbedScore, scale: np.ndarray) -> PerturbedScore:
+def _in_units[Score: PerturbedScore | PerturbedEnergy](score: Score, scale: np.ndarray) -> Score:
     """The score of normalised details as that of the details."""
     leaf = score.structure
     whole = jnp.asarray(np.broadcast_to(scale, leaf.shape), leaf.dtype)
     return eqx.tree_at(lambda s: s.frame, score, make_frame(None, whole, leaf))
 
 
-def _at_scale(score: PerturbedScore, index: int, scale: np.ndarray) -> PerturbedScore:
+def _at_scale(score: Any, index: int, scale: np.ndarray) -> PerturbedScore:
     """One scale of a score that was learned for all of them."""
     denoiser, told = score.fn, score.conditioning
-    assert isinstance(denoiser, PreconditionedDenoiser)
-    assert isinstance(denoiser.network, SharedAcrossScales)
     own = PreconditionedDenoiser(AtScale(denoiser.network.network, index), denoiser.parametrisation)
     alone = PerturbedScore(
         own,
@@ -227,7 +227,7 @@ def _at_scale(score: PerturbedScore, index: int, scale: np.ndarray) -> Perturbed
         prediction=score.prediction,
         time=score.time,
         structure=score.structure[index],
-        log_snr_range=tuple(float(end) for end in score.log_snr_range),
+        log_snr_range=(float(score.log_snr_range[0]), float(score.log_snr_range[1])),
         condition=told.structure[index],
         condition_location=told.frame.location[index],
         condition_scale=told.frame.scale[index],

@@ -183,10 +183,10 @@ def test_conditions_stay_with_their_points() -> None:
     split = {"b": flat[:, 1:], "a": flat[:, 0]}
     chains = made_draws(data)
     for points, conditions in ((flat, flat), (split, split), (chains, data), (chains, flat)):
-        first = source(points, conditions).first
+        first: Any = source(points, conditions).first
         np.testing.assert_allclose(first.conditions, first.points, atol=1e-5)
         for rows in (first.held_out, ~first.held_out):
-            kept = first.taken(rows)
+            kept: Any = first.taken(rows)
             np.testing.assert_allclose(kept.conditions, kept.points, atol=1e-5)
 
 
@@ -200,7 +200,8 @@ def test_conditions_are_standardised_by_a_rule_of_their_own() -> None:
     rows = source(data, conditions, "arrays").first.conditions
     assert rows is not None
     np.testing.assert_allclose([rows.mean(), rows.std()], [0.0, 1.0], atol=1e-5)
-    np.testing.assert_allclose(source(data, conditions, "none").first.conditions, conditions)
+    plain: Any = source(data, conditions, "none").first
+    np.testing.assert_allclose(plain.conditions, conditions)
     score = fit(data, {"c": conditions[:, 1:]}, standardise_conditions="arrays", num_epochs=1)
     wanted = (conditions[5, 1:] - conditions[:, 1:].mean()) / conditions[:, 1:].std()
     np.testing.assert_allclose(score.given({"c": conditions[5, 1:]}).conditioning.value["c"], wanted, rtol=1e-5)

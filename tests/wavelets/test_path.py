@@ -12,7 +12,14 @@ from scipy import stats
 
 from scoresample.inference import SamplingError, sample
 from scoresample.paths import VP, AbstractPerturbedScore, CascadedDensity, PerturbedScore, perturb
-from scoresample.samplers import NUTS, AnnealedLangevin, PredictorCorrector, ProbabilityFlowODE, ReverseSDE
+from scoresample.samplers import (
+    NUTS,
+    AnnealedLangevin,
+    ParallelMALA,
+    PredictorCorrector,
+    ProbabilityFlowODE,
+    ReverseSDE,
+)
 from scoresample.scores import Gaussian
 from scoresample.wavelets import WaveletPath, WaveletTransform
 
@@ -57,18 +64,22 @@ def gaussian_path() -> WaveletPath:
         slope = law[rows, :known] @ np.linalg.inv(law[:known, :known])
         spread, axes = np.linalg.eigh(law[rows, rows] - slope @ law[:known, rows])
         offset = centre[rows] - slope @ centre[:known]
-        settings = {"structure": jnp.zeros((1, known)), "condition": jnp.zeros(known)}
         args = tuple(jnp.asarray(x, dtype=float) for x in (slope @ change, offset, axes, spread))
-        stages.append(PerturbedScore(conditional_score, VP(), args=args, **settings))
+        stages.append(
+            PerturbedScore(
+                conditional_score, VP(), args=args, structure=jnp.zeros((1, known)), condition=jnp.zeros(known)
+            )
+        )
     return WaveletPath(transform, stages)
 
 
 SAMPLERS = [
     ProbabilityFlowODE(num_steps=40),
     ReverseSDE(num_steps=60),
-    PredictorCorrector(num_steps=40, corrector_step_size=0.1),
+    PredictorCorrector(num_steps=300),
     PredictorCorrector(num_steps=40, step_rule="jacobian", corrector="metropolis"),
-    AnnealedLangevin(num_levels=60, steps_per_level=6, step_size=0.15),
+    AnnealedLangevin(num_levels=40, steps_per_level=15, corrector="metropolis"),
+    ParallelMALA(num_steps=400),
 ]
 
 
@@ -79,9 +90,8 @@ def test_every_path_sampler_draws_the_joint_law(sampler: Any) -> None:
     whitened = np.linalg.solve(np.linalg.cholesky(covariance()), (x - mean()).T)
     assert np.abs(whitened.mean(axis=1)).max() < 5 / np.sqrt(NUM)
     errors = np.cov(whitened) - np.eye(SIZE)
-    slack = 0.03 if sampler.name == "annealed-langevin" else 0.0
-    assert np.abs(errors - np.diag(np.diag(errors))).max() < 5 / np.sqrt(NUM) + slack
-    assert np.abs(np.diag(errors)).max() < 5 * np.sqrt(2 / NUM) + slack
+    assert np.abs(errors - np.diag(np.diag(errors))).max() < 5 / np.sqrt(NUM)
+    assert np.abs(np.diag(errors)).max() < 5 * np.sqrt(2 / NUM)
 
 
 def test_what_stages_tell_is_kept() -> None:
@@ -112,8 +122,9 @@ def test_draws_depend_on_the_key_and_the_batch_size_alone() -> None:
 
 def test_plans_come_one_for_each_stage() -> None:
     path, sampler, key = gaussian_path(), ReverseSDE(num_steps=7), jax.random.key(0)
-    plans = [sampler.plan(path.stage(0, None), key=key)]
-    plans += [ReverseSDE(num_steps=9).plan(path.stage(k, jnp.zeros(2 * k)), key=key) for k in (1, 2)]
+    stages: list[Any] = [path.stage(0, None), *(path.stage(k, jnp.zeros(2 * k)) for k in (1, 2))]
+    plans = [sampler.plan(stages[0], key=key)]
+    plans += [ReverseSDE(num_steps=9).plan(stage, key=key) for stage in stages[1:]]
     draws = sample(path, sampler, key=key, num_samples=5, plan=plans)
     assert [stage["nfe"] for stage in draws.info["stages"]] == [8, 10, 10]
     with pytest.raises(ValueError, match="sequence of 3 plans"):
@@ -126,11 +137,12 @@ def test_the_log_density_is_the_sum_over_scales() -> None:
     with jax.enable_x64(True):
         density = CascadedDensity(gaussian_path())
         x = jnp.asarray(np.random.default_rng(1).normal(size=SIZE) + mean())
-        expected = stats.multivariate_normal(mean(), covariance())
+        law: Any = stats.multivariate_normal
+        expected = law.logpdf(np.asarray(x), mean(), covariance())
         assert float(jnp.sum(density.by_stage(x))) == pytest.approx(float(density.logdensity(x)), abs=1e-9)
         # The scores of the details end at sigma/alpha = 0.002: their density is that of the details with this noise.
-        assert float(density.logdensity(x)) == pytest.approx(float(expected.logpdf(np.asarray(x))), abs=2e-3)
-        value, score = jax.jit(lambda d, x: d.value_and_score(x))(density, x)
+        assert float(density.logdensity(x)) == pytest.approx(float(expected), abs=2e-3)
+        value, score = eqx.filter_jit(lambda d, x: d.value_and_score(x))(density, x)
         assert float(value) == pytest.approx(float(density.logdensity(x)), abs=1e-9)
         wanted = -np.linalg.solve(covariance(), np.asarray(x) - mean())
         np.testing.assert_allclose(score, wanted, atol=2e-2 * np.abs(wanted).max())
@@ -139,7 +151,7 @@ def test_the_log_density_is_the_sum_over_scales() -> None:
 def test_parts_join_again() -> None:
     path = gaussian_path()
     x = jax.random.normal(jax.random.key(0), (SIZE,))
-    known = None
+    known: Any = None
     for index, (before, part) in enumerate(path.parts(x)):
         if known is not None and before is not None:
             np.testing.assert_allclose(before, known, atol=1e-5)
