@@ -95,7 +95,8 @@ def images_of(file: Path, size: int) -> np.ndarray:
     pixels = np.pad(pixels, [(0, 0), *margins]).astype(np.float32) / 255
     cell = whole // size
     pixels = pixels.reshape(-1, size, cell, size, cell).mean(axis=(2, 4))
-    return np.unique(pixels, axis=0)[np.random.default_rng(0).permutation(len(np.unique(pixels, axis=0)))]
+    distinct = np.unique(pixels, axis=0)
+    return distinct[np.random.default_rng(0).permutation(len(distinct))]
 
 
 def split(images: np.ndarray, setting: Setting) -> tuple[np.ndarray, np.ndarray]:
@@ -107,7 +108,7 @@ def split(images: np.ndarray, setting: Setting) -> tuple[np.ndarray, np.ndarray]
 
 
 def networks(setting: Setting) -> Any:
-    """What makes the networks of the scales: a multilayer perceptron for the coarsest, local convolutions for others."""
+    """What makes the networks of the scales: a perceptron for the coarsest field, local convolutions for details."""
 
     def make(shape: tuple[int, ...], known: tuple[int, ...] | None, key: Array) -> Any:
         if known is None:
@@ -322,8 +323,9 @@ def report(trained: Cells, judged: Cells, setting: Setting, picture: str) -> tup
         "U-Net). Goals that are missed are in bold.",
         table(["claim", "measured", "goal", "holds"], lines),
         *([picture] if picture else []),
-        f"## What was done\n\n{setting.num_train:,} images of {size} x {size} are learned from, {setting.num_held_out:,} "
-        f"others are held out. The wavelet is `{WAVELET}`, with {setting.levels} levels, down to {coarse} x {coarse} "
+        f"## What was done\n\n{setting.num_train:,} images of {size} x {size} are learned from, "
+        f"{setting.num_held_out:,} others are held out. The wavelet is `{WAVELET}`, with {setting.levels} levels, down "
+        f"to {coarse} x {coarse} "
         f"sites. The coarsest field is learned by a residual perceptron of width {setting.mlp_width} and depth "
         f"{setting.mlp_depth}; details by local convolutions of widths {_listed(setting.widths)} and "
         f"{_listed(setting.blocks)} blocks, coarse to fine; whole images by a U-Net of width {setting.direct_width} "
