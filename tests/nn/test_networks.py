@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from jaxtyping import Array
 
-from scoresample.nn import DenoiserEnsemble, PreconditionedDenoiser, PreconditionedEnergy, ResidualMLP, UNet
+from scoresample.nn import (
+    DenoiserEnsemble,
+    PreconditionedDenoiser,
+    PreconditionedEnergy,
+    ResidualConv,
+    ResidualMLP,
+    UNet,
+)
 from scoresample.nn import parameter_count as count
 from scoresample.nn._denoiser import Parametrisation
 from scoresample.scores import Position
@@ -127,6 +134,41 @@ def test_convolutions_are_those_of_equinox_in_value_and_derivatives(
         got, want = (jax.tree.leaves(eqx.filter_jit(everything)(f)) for f in (lambda n, *a: n(*a), channels_first))
         for a, b in zip(got, want, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10 * max(np.abs(b).max(), 1.0))
+
+
+def test_local_convolutions_are_those_of_equinox_at_every_place_and_size() -> None:
+    """Values by Equinox's own layers; on periodic fields shifts by a site shift the output; the scale is told."""
+    settings: dict[str, Any] = {"width": 4, "blocks": 1, "channels": 3, "condition_channels": 1, "num_scales": 2}
+    for periodic in (True, False):
+        network = moved(ResidualConv(2, **settings, periodic=periodic, key=jax.random.key(0)))
+        apply = eqx.filter_jit(network)
+        for shape in ((4, 6), (8, 2)):
+            x, low = (jax.random.normal(jax.random.key(seed), (*axes, *shape)) for seed, axes in ((1, (3,)), (2, ())))
+            output = apply(x, LOG_S, low, 1)
+            assert output.shape == x.shape
+            assert not np.allclose(output, apply(x, LOG_S, low, 0))
+            features = jnp.concatenate([network.features(LOG_S), network.scales[1]])
+            features = jax.nn.silu(network.embed(features))
+            hidden = network.lift(jnp.concatenate([x, low[None]]))
+            for layer in network.rows:
+                inner = layer.first(jax.nn.silu(layer.norm(hidden)))
+                gain, shift = jnp.split(layer.modulation(features).reshape(-1, 1, 1), 2)
+                hidden = hidden + layer.second(jax.nn.silu((1 + gain) * inner + shift))
+            wanted = network.project(jax.nn.silu(hidden))
+            np.testing.assert_allclose(output, wanted, atol=1e-5 * np.abs(wanted).max())
+            again = apply(jnp.roll(x, 1, axis=1), LOG_S, jnp.roll(low, 1, axis=0), 1)
+            close = np.abs(jnp.roll(output, 1, axis=1) - again).max() < 1e-4 * np.abs(again).max()
+            assert close == periodic
+    bare = ResidualConv(1, width=4, blocks=1, key=jax.random.key(0))
+    assert bare(jnp.ones(6), LOG_S).shape == (6,)
+    for wrong in ((jnp.ones((4, 6)),), (jnp.ones((3, 4, 6)), LOG_S), (jnp.ones((3, 4, 6)), LOG_S, jnp.ones((4, 4)))):
+        with pytest.raises(ValueError, match="`x`, and the condition where there is one, must have 2 axes of space"):
+            network(wrong[0], LOG_S, *wrong[2:])
+    for name in ("width", "blocks", "channels"):
+        with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
+            ResidualConv(2, **settings | {name: 0}, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="`num_axes` must be 1, 2 or 3"):
+        ResidualConv(4, key=jax.random.key(0))
 
 
 def test_networks_are_told_a_condition() -> None:
