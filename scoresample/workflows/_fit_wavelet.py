@@ -101,7 +101,9 @@ def fit_wavelet(
     shape = values.shape[1:]
     transform = WaveletTransform(shape, wavelet, _levels(shape) if levels is None else levels)
     if shared and clean is not None:
-        raise ValueError("`scores` are taken by the finest scale alone, and `shared` details have one network. Leave one.")
+        raise ValueError(
+            "`scores` are taken by the finest scale alone, and `shared` details have one network. Leave one."
+        )
     number = 2 if shared else transform.levels + 1
     epochs = [num_epochs] * number if isinstance(num_epochs, int) else list(num_epochs)
     if len(epochs) != number:
