@@ -447,8 +447,8 @@ def report(cells: Cells, setting: Setting, picture: str) -> tuple[list[str], lis
         "Guth, Lempereur, Bruna and Mallat 2023, [arXiv 2306.00181](https://arxiv.org/abs/2306.00181). At a phase "
         "transition fields have structure at all scales; their law given the field at half the size does not: it is "
         "local. [`fit_wavelet`][scoresample.fit_wavelet] learns these conditional laws.",
-        f"[`LatticePhi4`][scoresample.LatticePhi4] on {length} x {length} sites with lam = 1: disordered at kappa = .32, near "
-        f"its transition at .34, ordered at .36. HMC: {hmc.num_chains} chains of "
+        f"[`LatticePhi4`][scoresample.LatticePhi4] on {length} x {length} sites with lam = 1: disordered at kappa "
+        f"= .32, near its transition at .34, ordered at .36. HMC: {hmc.num_chains} chains of "
         f"{hmc.num_blocks * hmc.block_length} trajectories of {hmc.num_integration_steps} steps, one field in "
         f"{hmc.thinning} kept, each trained on in {setting.copies} images under random symmetries of the model: sign, "
         f"shifts, reflections, transposition. Haar wavelets, {setting.levels} scales. The finest details are learned "
@@ -464,8 +464,8 @@ def report(cells: Cells, setting: Setting, picture: str) -> tuple[list[str], lis
         ),
         f"## The observables\n\nMeans with one standard error in units of their last digits.\n\n{values_table(cells)}",
         "## What a field costs\n\nHMC's fields are dependent: what counts is the integrated autocorrelation time of "
-        "|m|, the slowest even observable. Draws of the wavelet path are independent. An evaluation of a network is not one "
-        f"of the target, which is cheap here: the seconds compare.\n\n{costs_table(cells)}",
+        "|m|, the slowest even observable. Draws of the wavelet path are independent. An evaluation of a network is not "
+        f"one of the target, which is cheap here: the seconds compare.\n\n{costs_table(cells)}",
         f"## The trainings\n\n{trainings_table(cells)}",
     ]
     failed = [
