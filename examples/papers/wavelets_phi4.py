@@ -464,8 +464,8 @@ def report(cells: Cells, setting: Setting, picture: str) -> tuple[list[str], lis
         ),
         f"## The observables\n\nMeans with one standard error in units of their last digits.\n\n{values_table(cells)}",
         "## What a field costs\n\nHMC's fields are dependent: what counts is the integrated autocorrelation time of "
-        "|m|, the slowest even observable. Draws of the wavelet path are independent. An evaluation of a network is not "
-        f"one of the target, which is cheap here: the seconds compare.\n\n{costs_table(cells)}",
+        "|m|, the slowest even observable. Draws of the wavelet path are independent. An evaluation of a network is "
+        f"not one of the target, which is cheap here: the seconds compare.\n\n{costs_table(cells)}",
         f"## The trainings\n\n{trainings_table(cells)}",
     ]
     failed = [
