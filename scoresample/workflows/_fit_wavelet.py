@@ -40,6 +40,7 @@ def fit_wavelet(
     fields: Any,
     *,
     key: Array,
+    scores: Any = None,
     wavelet: str = "db2",
     levels: int | None = None,
     process: AbstractNoiseProcess | None = None,
@@ -63,6 +64,9 @@ def fit_wavelet(
         fields: an array (n, height, width) or (n, length), or unweighted [`Draws`][scoresample.Draws] of one such
             array.
         key: random key.
+        scores: the score of the target's own density at every field, shaped like the fields, where it is known: given
+            the field at half the size, its part along the finest details is their conditional score. The finest scale
+            is then learned from it with less noise (target score matching, as in [`fit_score`][scoresample.fit_score]).
         wavelet: the name of an orthogonal wavelet of PyWavelets.
         levels: how often fields are halved; by default until the shortest axis has 8 sites or fewer.
         process: the noise process of all scales, ``VP()`` by default.
@@ -93,8 +97,13 @@ def fit_wavelet(
         ('coarsest field 4 x 4', 'details 4 x 4')
     """
     values, constrain = _fields(fields)
+    clean = None if scores is None else _checked_scores(scores, values)
     shape = values.shape[1:]
     transform = WaveletTransform(shape, wavelet, _levels(shape) if levels is None else levels)
+    if shared and clean is not None:
+        raise ValueError(
+            "`scores` are taken by the finest scale alone, and `shared` details have one network. Leave one."
+        )
     number = 2 if shared else transform.levels + 1
     epochs = [num_epochs] * number if isinstance(num_epochs, int) else list(num_epochs)
     if len(epochs) != number:
@@ -103,7 +112,7 @@ def fit_wavelet(
         raise ValueError("`shared`: energies and ensembles are learned scale by scale. Leave `shared` out.")
     if shared and network is not None:
         raise ValueError("`network`: the details share one of the default networks. Leave `network` or `shared` out.")
-    for name in ("conditions", "standardise", "standardise_conditions", "scores", "support"):
+    for name in ("conditions", "standardise", "standardise_conditions", "support"):
         if name in settings:
             raise ValueError(f"`{name}` cannot be chosen: scales have their own. Leave it out.")
     keys = jax.random.split(key, number)
@@ -127,6 +136,10 @@ def fit_wavelet(
         )
     ]
     scaled = [_normalised(part) for part in details]
+    known_scores: list[np.ndarray | None] = [None] * len(details)
+    if clean is not None:
+        finest = np.asarray(transform.split(jnp.asarray(clean))[1])
+        known_scores[-1] = (finest * scaled[-1][1]).astype(finest.dtype)
     if shared:
         net = ResidualConv(
             len(shape), width=width, blocks=blocks, channels=details[0].shape[1], condition_channels=1,
@@ -150,6 +163,7 @@ def fit_wavelet(
             fitted = fit_score(
                 part,
                 conditions=known,
+                scores=known_scores[index - 1],
                 key=keys[index],
                 network=lambda key, part=part, known=known: make(part.shape[1:], known.shape[1:], key),
                 standardise="none",
@@ -182,6 +196,17 @@ def _fields(fields: Any) -> tuple[np.ndarray, Constrain]:
     if not np.isfinite(values).all():
         raise ValueError(f"`fields`: {int((~np.isfinite(values)).sum())} values are not finite. Drop those fields.")
     return values.astype(np.asarray(jnp.asarray(0.0)).dtype), constrain
+
+
+def _checked_scores(scores: Any, values: np.ndarray) -> np.ndarray:
+    """The scores beside the fields, in their precision."""
+    found = np.asarray(scores)
+    if found.shape != values.shape or not np.isfinite(found).all():
+        raise ValueError(
+            f"`scores` must be finite and shaped like the fields, {values.shape}, got {found.shape} with "
+            f"{int((~np.isfinite(found)).sum())} values that are not finite."
+        )
+    return found.astype(values.dtype)
 
 
 def _levels(shape: tuple[int, ...]) -> int:
