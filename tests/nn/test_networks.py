@@ -166,7 +166,7 @@ def test_local_convolutions_are_those_of_equinox_at_every_place_and_size() -> No
             network(wrong[0], LOG_S, *wrong[2:])
     for name in ("width", "blocks", "channels"):
         with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
-            ResidualConv(2, **settings | {name: 0}, key=jax.random.key(0))
+            ResidualConv(2, **dict[str, Any](settings | {name: 0}), key=jax.random.key(0))
     with pytest.raises(ValueError, match="`num_axes` must be 1, 2 or 3"):
         ResidualConv(4, key=jax.random.key(0))
 

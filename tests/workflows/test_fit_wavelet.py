@@ -160,7 +160,7 @@ FIELDS = np.random.default_rng(0).normal(size=(40, 4, 4))
 )
 def test_what_cannot_be_used_is_refused(fields: np.ndarray, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ss.fit_wavelet(fields, key=jax.random.key(0), **{"levels": 1} | settings)
+        ss.fit_wavelet(fields, key=jax.random.key(0), **dict[str, Any]({"levels": 1} | settings))
 
 
 def test_trees_are_refused() -> None:
