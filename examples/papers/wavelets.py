@@ -364,8 +364,9 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
         lines += row(f"evaluations x sites, field, {grid} grid", count[grid]["direct"], ".3g", None)
     parts.append("## Condition numbers, steps and cost\n\n" + table(["", *(f"L = {size}" for size in every)], lines))
     parts.append(
-        "A geometric grid closes most of the gap in steps: it spends them where the noise is as small as the small "
-        "scales' variance. What is left of the gap grows with L, and a score that is learned has to be right there."
+        "The coarsest field, of four sites, is a stage of its own, without a coarser one to be given: its steps count "
+        "in the number for all scales. A geometric grid closes most of the gap in steps, for it spends them where the "
+        "noise is as small as the variance of the small scales."
     )
     scales = by_size[str(max(sizes))]
     names = [f"{2**k} x {2**k}" for k in range(1, len(scales["by scale"]))]
