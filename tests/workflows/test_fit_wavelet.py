@@ -1,5 +1,6 @@
 """Fields learned scale by scale: against the exact conditional scores of Gaussian fields, and what is refused."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,7 @@ def test_learned_conditional_scores_are_those_of_a_gaussian_field(shared: bool) 
     exact = perturb_wavelets(gaussian_field(), ss.VP(), wavelet="haar", levels=1)
     assert path.stage_names() == exact.stage_names()
     found = errors(path, exact, gaussian_draws(500))
-    print(found)
-    assert max(found) < 0.15
+    assert max(found) < 0.15, found
 
 
 def test_lines_and_networks_of_your_own() -> None:
@@ -105,12 +105,11 @@ def test_lines_and_networks_of_your_own() -> None:
 
 
 def test_draws_are_taken_with_their_names_and_weighted_ones_are_refused() -> None:
-    fields = gaussian_draws(100, 4)
-    path = ss.perturb(jnp.asarray(fields, float), ss.VP())
+    path = ss.perturb(gaussian_field(4), ss.VP())
     draws = ss.sample(path, ss.ReverseSDE(num_steps=2), key=jax.random.key(0), num_chains=1, num_samples=60)
     learned = ss.fit_wavelet(draws, key=jax.random.key(1), levels=1, **SMALL)
     assert learned.constrain == draws.constrain
-    weighted = eqx.tree_at(lambda d: d.log_weights, draws, jnp.zeros((1, 60)), is_leaf=lambda x: x is None)
+    weighted = dataclasses.replace(draws, log_weights=np.zeros((1, 60)))
     with pytest.raises(ValueError, match="`fields`: these draws are weighted"):
         ss.fit_wavelet(weighted, key=jax.random.key(1), levels=1, **SMALL)
 
