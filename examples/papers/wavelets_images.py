@@ -61,10 +61,10 @@ class Setting:
     mlp_depth: int = 4
     widths: tuple[int, ...] = (32, 24)
     blocks: tuple[int, ...] = (3, 3)
-    epochs: tuple[int, ...] = (50, 20, 12)
+    epochs: tuple[int, ...] = (40, 18, 12)
     direct_width: int = 16
     direct_levels: int = 3
-    direct_epochs: int = 10
+    direct_epochs: int = 6
     batch_size: int = 64
     learning_rate: float = 2e-3
     sigma_range: tuple[float, float] = (0.03, 30.0)
@@ -73,8 +73,8 @@ class Setting:
 
 
 QUICK = Setting(
-    size=16, levels=1, num_train=3000, mlp_width=256, mlp_depth=3, widths=(16,), blocks=(2,), epochs=(30, 4),
-    direct_width=8, direct_levels=2, direct_epochs=4, steps=(20,),
+    size=16, levels=1, num_train=3000, mlp_width=192, mlp_depth=2, widths=(16,), blocks=(1,), epochs=(25, 8),
+    direct_width=8, direct_levels=1, direct_epochs=6, num_draws=500, steps=(20,),
 )  # fmt: skip
 """Digits of 16 x 16."""
 NOT_TRAINED_WITH = ("num_draws", "steps")
