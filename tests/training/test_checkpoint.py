@@ -96,10 +96,10 @@ def test_a_conditional_score_comes_back_with_what_it_was_given(tmp_path: Path) -
 
 def test_files_without_conditions_do_not_speak_of_them(saved: bytes, tmp_path: Path) -> None:
     content, arrays = _archive_of(saved, tmp_path)
-    assert "condition" not in json.dumps(content)
+    assert '"condition' not in json.dumps(content)
     assert not any("condition" in name for name in arrays)
     ss.save_score(fit(correlated(60)), tmp_path / "mlp")
-    assert "condition" not in json.dumps(_archive.read_archive(tmp_path / "mlp", "score")[0])
+    assert '"condition' not in json.dumps(_archive.read_archive(tmp_path / "mlp", "score")[0])
 
 
 def test_a_file_of_the_first_format_still_loads() -> None:
