@@ -233,7 +233,7 @@ class ParallelMALA(AbstractPathSampler[AbstractScorePath]):
         held = jnp.maximum(state.setbacks - _PATIENCE, 0.0)
         own = h * jnp.where(tunes, _CAUTION**-held, 1.0)
         chains, probability, accept = mala_move(path, state.chains, t, own, key=key)
-        free = 1 - (tunes & (held > 0)).astype(t.dtype)
+        free = (~(tunes & (held > 0))).astype(t.dtype)
         rate = jnp.sum(free * probability) / jnp.maximum(jnp.sum(free), 1.0)
         setbacks = jnp.where(accept, jnp.maximum(state.setbacks - 2, 0), state.setbacks + 1)
         begin = state.log_step_size_start

@@ -112,7 +112,7 @@ def test_a_skewed_density_has_its_moments() -> None:
 
 
 def test_a_bare_quartic_score_has_its_moments() -> None:
-    draws = draw(ScoreGiven(jnp.zeros(2), quartic=True), 10_000)
+    draws = draw(ScoreGiven(jnp.zeros(2), quartic=True), 5000)
     means, squares = quartic_moments()
     x = np.asarray(draws.position[0], np.float64)
     assert np.abs(standard_errors(x, means)).max() < 5
@@ -140,8 +140,8 @@ def test_smoothed_points_given_their_labels() -> None:
     centres = np.array([[0.0, 0.0], [4.0, -3.0], [-5.0, 6.0]])[labels]
     points = centres + np.asarray(ss.Gaussian(jnp.zeros(2), 0.5).sample(jax.random.key(5), 120))
     path = ss.perturb(points, ss.VE(0.01, 50.0), conditions=labels, bandwidth=0.5)
-    wanted = np.arange(1500) % 3
-    draws = draw(path.given(wanted), 1500, denoise=False, delta=0.05, num_steps=150, batch_size=500)
+    wanted = np.arange(600) % 3
+    draws = draw(path.given(wanted), 600, denoise=False, delta=0.05, num_steps=80, batch_size=200)
     x = np.asarray(draws.position[0], np.float64)
     for label in range(3):
         own = points[labels == label]
@@ -152,8 +152,7 @@ def test_smoothed_points_given_their_labels() -> None:
     assert all(each.passed for each in draws.info["checks"])
 
 
-@pytest.mark.parametrize("dimension", [2, 32])
-@pytest.mark.parametrize("step_size", [None, 1e-6, 1e3])
+@pytest.mark.parametrize(("dimension", "step_size"), [(2, 1e-6), (32, None), (32, 1e3)])
 def test_the_step_is_tuned_from_anywhere(dimension: int, step_size: float | None) -> None:
     info = draw(unequal(5.0, dimension), 500, step_size=step_size).info
     assert info["frozen_acceptance_rate"] == pytest.approx(0.574, abs=0.03)
@@ -164,7 +163,7 @@ def test_the_step_is_tuned_from_anywhere(dimension: int, step_size: float | None
 def test_the_acceptance_rate_is_that_of_blackjax_at_the_same_step() -> None:
     """In equilibrium, judged by the density and by the score alone."""
     target = ss.DensityScore(lambda x: jnp.sum(SHAPE * x - jnp.exp(x)), structure=jnp.zeros(2))
-    step, num = 0.5, 1000
+    step, num = 0.5, 500
     gammas = np.random.default_rng(0).gamma(SHAPE, size=(num, 2))
     chains = ss.sample(
         target,
@@ -184,17 +183,16 @@ def test_the_acceptance_rate_is_that_of_blackjax_at_the_same_step() -> None:
         _, _, info = eqx.filter_jit(sampler.run)(path, start, plan, key=jax.random.key(3))
         assert abs(float(info.stats["frozen_acceptance_rate"]) - rates.mean()) < 5 * error
     assert 0.3 < rates.mean() < 0.9
-    assert error < 0.01
+    assert error < 0.015
 
 
 # The checks
 
 
 @pytest.mark.parametrize(("condition_number", "passed"), [(5.0, True), (1e4, False)])
-@pytest.mark.parametrize("num", [250, 1000])
-def test_chains_that_are_too_short_are_flagged(condition_number: float, passed: bool, num: int) -> None:
+def test_chains_that_are_too_short_are_flagged(condition_number: float, passed: bool) -> None:
     """They start from the right law, so no summary of the draws could tell."""
-    found = check(draw(unequal(condition_number), num, num_steps=100), MEMORY)
+    found = check(draw(unequal(condition_number), 1000, num_steps=100), MEMORY)
     assert found.passed == passed
     assert passed or (found.severity == "fail" and "num_steps" in found.remedy)
 
@@ -203,15 +201,15 @@ def test_chains_with_conditions_that_are_too_short_are_flagged() -> None:
     """The starts are far from some of the laws; more moves cure it."""
     condition = 5.0 * jax.random.normal(jax.random.key(8), (1000, 2))
     slow: dict[str, Any] = {"num_warmup": 0, "step_size": 0.005}
-    tuned: dict[str, Any] = {}
-    for settings, passed in ((slow, False), (tuned, True)):
+    for settings, passed in ((slow, False), ({}, True)):
         assert check(draw(ScoreGiven(condition), 1000, num_steps=100, **settings), MEMORY).passed == passed
 
 
 def test_modes_that_no_chain_leaves_are_flagged() -> None:
     modes = ss.GaussianMixture([0.2, 0.8], jnp.array([[-6.0], [6.0]]), jnp.ones((2, 1, 1)))
-    assert check(draw(ss.perturb(modes, ss.VE(0.01, 50.0)), 1000), MEMORY).severity == "fail"
-    assert not check(draw(ss.perturb(modes, ss.VE(0.01, 50.0)), 1000), MEMORY).passed
+    found = check(draw(ss.perturb(modes, ss.VE(0.01, 50.0)), 1000), MEMORY)
+    assert not found.passed
+    assert found.severity == "fail"
 
 
 @pytest.mark.parametrize(("step_size", "words"), [(30.0, "rejected"), (1e-4, "accepted")])
@@ -235,7 +233,7 @@ def test_chains_that_stand_still_among_others_that_move_are_flagged() -> None:
 @pytest.mark.parametrize("same_law", [True, False])
 def test_the_memory_of_chains_is_measured_and_seldom_imagined(same_law: bool) -> None:
     """Autoregressive chains, of unequal scales and, unless their law is the same, means of their own."""
-    num, dimension, repeats = 500, 8, 100
+    num, dimension, repeats = 500, 8, 60
     scales = jnp.exp(jax.random.normal(jax.random.key(3), (dimension,)))
 
     def one(key: Array, memory: Array) -> Any:
