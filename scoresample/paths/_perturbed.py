@@ -170,8 +170,8 @@ class PerturbedScore(AbstractPerturbedScore):
         ...     prediction="denoised",
         ...     time="sigma",
         ... )
-        >>> around.given(jnp.array([3.0]))(jnp.array([1.0]), 0.0).tolist()
-        [2.0]
+        >>> around.given(jnp.array([3.0]))(jnp.array([1.0]), 0.5).tolist()
+        [-0.156]
     """
 
     fn: Callable[..., Position]

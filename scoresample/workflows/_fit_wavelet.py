@@ -123,6 +123,9 @@ def fit_wavelet(
         Path(checkpoint).mkdir(parents=True, exist_ok=True)
     make = _default_networks(width, blocks, periodic) if network is None else network
     low, details = _split(transform, values)
+    # A band that is constant is not exactly zero after rounding.
+    least = 100 * float(np.finfo(values.dtype).eps) * float(np.sqrt(np.mean(values.astype(np.float64) ** 2)))
+    scaled = [_normalised(part, least) for part in details]
     common: dict[str, Any] = {"process": VP() if process is None else process, **settings}
     stages: list[Any] = [
         fit_score(
@@ -135,7 +138,6 @@ def fit_wavelet(
             **common,
         )
     ]
-    scaled = [_normalised(part) for part in details]
     known_scores: list[np.ndarray | None] = [None] * len(details)
     if clean is not None:
         finest = np.asarray(transform.split(jnp.asarray(clean))[1])
@@ -188,7 +190,7 @@ def _fields(fields: Any) -> tuple[np.ndarray, Constrain]:
     if len(leaves) != 1 or jax.tree.structure(fields) != jax.tree.structure(0):
         raise TypeError(f"`fields` must be one array (n, height, width) or (n, length), got {type(fields).__name__}.")
     values = np.asarray(fields)
-    if values.ndim not in (2, 3) or not (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
+    if values.ndim not in (2, 3) or values.dtype.kind not in "biuf":
         raise ValueError(
             f"`fields` must be an array of real numbers (n, height, width) or (n, length), got shape {values.shape} of "
             f"{values.dtype}."
@@ -225,11 +227,11 @@ def _split(transform: WaveletTransform, values: np.ndarray) -> tuple[list[np.nda
     return low[::-1], details[::-1]
 
 
-def _normalised(details: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _normalised(details: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     """Details with every band divided by its root mean square, and those, (bands, 1, ...)."""
     axes = (0, *range(2, details.ndim))
     scale = np.sqrt(np.mean(details.astype(np.float64) ** 2, axis=axes))
-    if not np.all(scale > 0):
+    if not np.all(scale > least):
         raise ValueError("`fields`: a band of details is zero in all fields. Take fewer `levels`, or drop that axis.")
     scale = scale.reshape(-1, *[1] * (details.ndim - 2))
     return (details / scale).astype(details.dtype), scale

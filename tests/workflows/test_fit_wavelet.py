@@ -112,7 +112,7 @@ def test_draws_are_taken_with_their_names_and_weighted_ones_are_refused() -> Non
     draws = ss.sample(path, ss.ReverseSDE(num_steps=2), key=jax.random.key(0), num_chains=1, num_samples=60)
     learned = ss.fit_wavelet(draws, key=jax.random.key(1), levels=1, **SMALL)
     assert learned.constrain == draws.constrain
-    weighted = dataclasses.replace(draws, log_weights=np.zeros((1, 60)))
+    weighted = dataclasses.replace(draws, log_weights=jnp.zeros((1, 60)))
     with pytest.raises(ValueError, match="`fields`: these draws are weighted"):
         ss.fit_wavelet(weighted, key=jax.random.key(1), levels=1, **SMALL)
 
