@@ -82,7 +82,7 @@ def test_learned_conditional_scores_are_those_of_a_gaussian_field(shared: bool) 
     exact = perturb_wavelets(gaussian_field(), ss.VP(), wavelet="haar", levels=1)
     assert path.stage_names() == exact.stage_names()
     found, white = errors(path, exact, gaussian_draws(500))
-    assert max(found) < 0.15 < 0.5 * min(white), (found, white)
+    assert max(found) < 0.08 < 0.5 * min(white), (found, white)
 
 
 def test_lines_and_networks_of_your_own() -> None:
@@ -129,12 +129,10 @@ def test_a_finished_or_interrupted_training_goes_on(shared: bool, tmp_path: Path
     first = learned(place)
     files = sorted(place.iterdir())
     assert [file.name for file in files] == ["stage-0.safetensors", "stage-1.safetensors"]
-    kept = files[0].read_bytes()
     files[1].unlink()
     for again in (learned(place), learned(None)):
         for a, b in zip(*(jax.tree.leaves(eqx.filter(p, eqx.is_array)) for p in (first, again)), strict=True):
             np.testing.assert_array_equal(a, b)
-    assert files[0].read_bytes() == kept
     with pytest.raises(ValueError, match="`checkpoint`"):
         ss.fit_wavelet(2 * fields[:90], key=jax.random.key(0), levels=1, shared=shared, checkpoint=place, **SMALL)
 
