@@ -77,7 +77,7 @@ class Setting:
             raise ValueError(f"`block_length` must be a multiple of `thinning`, and all settings positive, got {self}.")
 
 
-QUICK = Setting(num_chains=10, step_size=0.11, num_integration_steps=120, num_burn_in=50, num_blocks=4)
+QUICK = Setting(num_chains=10, step_size=0.11, num_integration_steps=120, num_burn_in=50, num_blocks=12)
 
 
 @dataclass(frozen=True)

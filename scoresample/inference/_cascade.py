@@ -113,6 +113,7 @@ def _put_together(
             "checks": checks,
             "stages": told,
             "full_size_nfe": sum(d.nfe * n for d, n in zip(stages, sizes, strict=True)) / sum(sizes),
+            "solver_failed": any(bool(np.any(stage.get("solver_failed", False))) for stage in told),
             **_least_finished(told),
         },
         nfe=sum(draws.nfe for draws in stages),

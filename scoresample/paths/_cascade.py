@@ -11,6 +11,7 @@ from equinox import AbstractVar
 from jaxtyping import Array
 
 from scoresample.paths._base import AbstractDensityPath, AbstractScorePath
+from scoresample.paths._energy import PerturbedEnergy
 from scoresample.paths._likelihood import ProbabilityFlowDensity
 from scoresample.paths._perturbed import AbstractPerturbedScore
 from scoresample.scores import AbstractDensityScore, Constrain, Position, Structure
@@ -62,13 +63,14 @@ class CascadedDensity(AbstractDensityScore):
 
     A stage whose path knows its densities gives that at t=0, where there is no noise. A stage of learned scores gives
     the one of its probability flow, as [`ProbabilityFlowDensity`][scoresample.ProbabilityFlowDensity] does, at the end
-    of the score's range. The score is the derivative of the sum.
+    of the score's range; so does a learned energy, which is known up to a constant for each condition only: left as it
+    is, that constant would be a factor of the law of what is coarser. The score is the derivative of the sum.
 
-    Source: Guth et al. 2022, arXiv 2208.05003, eq. 8, for the scales of wavelets.
+    Source: Guth et al. 2022, arXiv 2208.05003, for the scales of wavelets.
 
     Attributes:
         path: the cascade.
-        flow: settings of the probability flow's density, by the names of its arguments.
+        flows: for each stage the density of its probability flow, or None where the stage's own is taken.
     """
 
     path: AbstractCascadedPath
@@ -120,8 +122,8 @@ class CascadedDensity(AbstractDensityScore):
 
 
 def _flow(stage: AbstractScorePath, name: str, settings: dict[str, Any]) -> ProbabilityFlowDensity | None:
-    """The density of a stage's probability flow, or None where the stage knows its own."""
-    if isinstance(stage, AbstractDensityPath):
+    """The density of a stage's probability flow, or None where the stage knows its own, with its constant."""
+    if isinstance(stage, AbstractDensityPath) and not isinstance(stage, PerturbedEnergy):
         return None
     if isinstance(stage, AbstractPerturbedScore):
         return ProbabilityFlowDensity(stage, **settings)

@@ -113,8 +113,8 @@ def power_law_spectrum(
 ) -> Array:
     """The spectrum ``c / (xi^eta + |w|^eta)`` of a stationary periodic field, with ``|w|^2 = 4 sum_j sin^2(w_j/2)``.
 
-    With an exponent of 2 this is the massive free field on a lattice, with mass xi. The condition number grows with the
-    size of the field as ``(L/xi)^eta``.
+    With an exponent of 2 this is the massive free field on a lattice, with mass xi. The condition number is
+    ``1 + (|w|_max/xi)^eta``: with the xi of the default it grows as ``L^eta``.
 
     Arguments:
         shape: of a field, (n,) or (height, width).

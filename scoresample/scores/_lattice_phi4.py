@@ -11,7 +11,7 @@ from jaxtyping import Array
 from scoresample.scores._base import AbstractDensityScore, Constrain, Position, Structure, named_sites, structure_of
 
 
-class _UniformStart(eqx.Module):
+class _LevelStart(eqx.Module):
     """A start for a chain: a standard normal level for the whole field, and independent normal numbers of half that."""
 
     zeros: jax.ShapeDtypeStruct = eqx.field(static=True)
@@ -97,7 +97,7 @@ class LatticePhi4(AbstractDensityScore):
         self.kappa, self.lam = jnp.asarray(kappa, float), jnp.asarray(lam, float)
         self.structure = structure_of(jnp.zeros(shape))
         self.constrain = named_sites
-        self.init_position = _UniformStart(self.structure)
+        self.init_position = _LevelStart(self.structure)
 
     def _local(self, fields: Array) -> tuple[Array, Array, Array]:
         """The hopping term and the potential at every site of fields with any leading axes, and their derivative."""

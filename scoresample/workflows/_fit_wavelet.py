@@ -104,6 +104,8 @@ def fit_wavelet(
         raise ValueError(
             "`scores` are taken by the finest scale alone, and `shared` details have one network. Leave one."
         )
+    if clean is not None and settings.get("loss", "denoising") != "denoising":
+        raise ValueError(f"`scores` are targets of the denoising loss; the {settings['loss']} loss has none.")
     number = 2 if shared else transform.levels + 1
     epochs = [num_epochs] * number if isinstance(num_epochs, int) else list(num_epochs)
     if len(epochs) != number:

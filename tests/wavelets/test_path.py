@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jaxtyping import Array
 from scipy import stats
 
 from scoresample.inference import SamplingError, sample
-from scoresample.paths import VP, AbstractPerturbedScore, CascadedDensity, PerturbedScore, perturb
+from scoresample.paths import VP, AbstractPerturbedScore, CascadedDensity, PerturbedEnergy, PerturbedScore, perturb
 from scoresample.samplers import (
     NUTS,
     AnnealedLangevin,
@@ -146,6 +147,31 @@ def test_the_log_density_is_the_sum_over_scales() -> None:
         assert float(value) == pytest.approx(float(density.logdensity(x)), abs=1e-9)
         wanted = -np.linalg.solve(covariance(), np.asarray(x) - mean())
         np.testing.assert_allclose(score, wanted, atol=2e-2 * np.abs(wanted).max())
+
+
+def energy(y: Array, s: Array, low: Array, coarse: Array) -> Array:
+    """Details that are standard normal, up to a constant for each coarser field."""
+    return -0.5 * jnp.sum(y**2) / (1 + s**2) + jnp.sum(coarse * low) ** 2
+
+
+def test_constants_of_learned_energies_are_no_part_of_the_log_density() -> None:
+    """They are normalised for each condition, by their probability flow: else they would weigh the coarser fields."""
+    with jax.enable_x64(True):
+        details = PerturbedEnergy(
+            energy, VP(), args=(jnp.array([1.0, -2.0]),), structure=jnp.zeros((1, 2)), condition=jnp.zeros(2)
+        )
+        path = WaveletPath(
+            WaveletTransform((4,), "haar", levels=1), [perturb(Gaussian(jnp.zeros(2), 1.0), VP()), details]
+        )
+        x = jnp.array([0.3, -1.0, 2.0, 0.7])
+        expected = -0.5 * float(x @ x) - 2 * np.log(2 * np.pi)
+        assert float(CascadedDensity(path).logdensity(x)) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_solver_that_stops_early_on_one_stage_is_told() -> None:
+    sampler = ProbabilityFlowODE(solver=diffrax.Tsit5(), rtol=1e-6, max_steps=3)
+    with pytest.raises(SamplingError, match="stopped before the end"):
+        sample(gaussian_path(), sampler, key=jax.random.key(0), num_samples=5)
 
 
 def test_parts_join_again() -> None:

@@ -48,5 +48,7 @@ def test_scores_that_do_not_fit_are_refused() -> None:
         ss.fit_wavelet(fields, scores=scores[:, :3], key=jax.random.key(0), levels=1)
     with pytest.raises(ValueError, match="`scores` must be finite"):
         ss.fit_wavelet(fields, scores=scores * np.nan, key=jax.random.key(0), levels=1)
+    with pytest.raises(ValueError, match="`scores` are targets of the denoising loss"):
+        ss.fit_wavelet(fields, scores=scores, loss="sliced", key=jax.random.key(0), levels=1)
     with pytest.raises(ValueError, match="`scores` are taken by the finest scale alone"):
         ss.fit_wavelet(fields, scores=scores, shared=True, key=jax.random.key(0), levels=1)
