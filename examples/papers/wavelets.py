@@ -48,7 +48,7 @@ PUBLISHED = {
     ("direct", "geometric"): {8: 13, 16: 15, 32: 17, 64: 21},
 }
 DRAWN_SIZE, DRAWN, STANDARD_ERRORS = 32, 2000, 4.0
-TIMED_FIELDS, REPEATS = 16, 5
+TIMED_FIELDS, REPEATS = 256, 5
 
 
 class Goal(NamedTuple):
@@ -411,7 +411,7 @@ def draw(cells: dict[str, Any], out: Path) -> None:
         path, sampler_for(horizon, num_steps, "geometric"), key=jax.random.key(2), num_samples=1, num_chains=1
     )
     panels[0].imshow(np.asarray(draws.position[0, 0]), cmap="RdBu_r", interpolation="nearest")
-    panels[0].set(title=f"A field drawn scale by scale, {num_steps} steps each", xticks=[], yticks=[])
+    panels[0].set(title=f"Drawn with {num_steps} steps a scale", xticks=[], yticks=[])
     panels[1].loglog(sizes, [by_size[str(n)]["direct"] for n in sizes], "o-", color="#D55E00", label="field")
     panels[1].loglog(
         sizes,

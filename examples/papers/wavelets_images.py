@@ -42,7 +42,7 @@ NUM_SPLITS, NUM_DIRECTIONS = 20, 256
 """Halvings of the held-out images, and directions of the sliced distance."""
 COLUMNS, ROWS = 16, 2
 """Draws of each model on the sheet; images of the data have one row."""
-IDLE_SHARE = 0.8
+IDLE_SHARE = 0.7
 """Of the cores' time: a training that had less shared the machine with others."""
 
 
