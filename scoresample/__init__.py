@@ -87,8 +87,10 @@ from scoresample.training import fit_score as fit_score
 from scoresample.training import load_score as load_score
 from scoresample.training import save_score as save_score
 from scoresample.wavelets import ConditionalGaussianField as ConditionalGaussianField
+from scoresample.wavelets import LocalEnergyPath as LocalEnergyPath
 from scoresample.wavelets import WaveletPath as WaveletPath
 from scoresample.wavelets import WaveletTransform as WaveletTransform
+from scoresample.wavelets import fit_wavelet_energies as fit_wavelet_energies
 from scoresample.wavelets import perturb_wavelets as perturb_wavelets
 from scoresample.workflows import SamplingPlan as SamplingPlan
 from scoresample.workflows import compare_samplers as compare_samplers

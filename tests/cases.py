@@ -73,7 +73,7 @@ from scoresample.scores import (
     power_law_spectrum,
     temper,
 )
-from scoresample.wavelets import ConditionalGaussianField, perturb_wavelets
+from scoresample.wavelets import ConditionalGaussianField, LocalEnergyPath, WaveletTransform, perturb_wavelets
 
 
 def gaussian() -> Gaussian:
@@ -270,6 +270,16 @@ def details_path() -> ConditionalGaussianField:
     return ConditionalGaussianField(field, VP()).given(jnp.arange(8.0).reshape(2, 4))
 
 
+def local_energy_path() -> LocalEnergyPath:
+    """Of the details of a field of 4 x 8 sites, given a coarser one."""
+    couplings = jnp.zeros(23).at[0].set(3.0).at[1].set(-0.5).at[15].set(0.4).at[21].set(0.3)
+    path = LocalEnergyPath(
+        couplings, jax.ShapeDtypeStruct((3, 2, 4), jnp.float32), WaveletTransform((4, 8), "haar", 1),
+        mean=0.0, deviation=1.5, scale=jnp.full((3, 2, 4), 1.2), even=True,
+    )  # fmt: skip
+    return path.given(jnp.arange(8.0).reshape(2, 4) / 4)
+
+
 PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "noised gaussian": lambda: perturb(gaussian(), VP()),
     "noised gaussian of an array": lambda: perturb(gaussian_array(), VE(0.01, 50.0)),
@@ -289,6 +299,7 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
         mixture().sample(jax.random.key(3), 30), VE(0.01, 50.0), conditions=jnp.linspace(0.0, 1.0, 30)
     ).given(0.3),
     "noised details of a gaussian field": details_path,
+    "local energy of details": local_energy_path,
     "tempered density of a tree": lambda: TemperedPath(Gaussian.like(tree_position(), 3.0), density()),
     "tempered": lambda: TemperedPath(Gaussian(jnp.zeros(2), 9.0), mixture(), scale=jnp.array([1.0, 2.0])),
 }

@@ -6,7 +6,9 @@ as `python -m examples.papers.wavelets_phi4 [--quick] [--json FILE] [--out FOLDE
 The phi^4 model in two dimensions is disordered at kappa = .32, near its transition at .34, and ordered at .36. Fields
 of an HMC run (`phi4_reference`), each moved by random symmetries of the model, teach the score of the coarsest field
 and the conditional scores of the details of every scale; the finest ones are learned from the model's own score too,
-since given the coarser field it holds theirs. New fields are drawn from coarse to fine. The exit status is 1 if a goal
+since given the coarser field it holds theirs. They also teach local energies of every scale, in closed form
+(`fit_wavelet_energies`). New fields are drawn from coarse to fine, by a reverse SDE with the networks' scores and by
+MALA with the energies. The exit status is 1 if a goal
 fails. References, trainings and measurements are kept in the cache folder, so an interrupted run goes on.
 """
 
@@ -80,9 +82,9 @@ class Setting:
     learning_rate: float = 3e-3
     num_draws: int = 4000
     num_steps: int = 40
-    mala_kappas: tuple[float, ...] = (0.34,)
-    mala_draws: int = 1000
-    mala_steps: int = 100
+    mala_kappas: tuple[float, ...] = KAPPAS
+    mala_draws: int = 4000
+    mala_steps: int = 200
 
     @property
     def levels(self) -> int:
@@ -92,7 +94,7 @@ class Setting:
 
 QUICK = Setting(
     length=16, kappas=(0.34,), hmc=phi4_reference.QUICK, copies=20, widths=(64, 64, 16, 16), depths=(2, 2, 2, 2),
-    epochs=(10, 10, 8, 4), num_draws=1000, num_steps=25, mala_draws=300, mala_steps=60,
+    epochs=(10, 10, 8, 4), num_draws=1000, num_steps=25, mala_draws=1000, mala_steps=200,
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -258,6 +260,10 @@ def measure(kappa: float, number: int, setting: Setting, cache: Path, folder: Pa
     target = ss.LatticePhi4((setting.length, setting.length), kappa)
     reference = hmc_reference(target, jax.random.key(number), setting=setting.hmc, cache=cache)
     path = learned(target, reference.fields, setting, folder)
+    started = time.perf_counter()
+    energies = ss.fit_wavelet_energies(augmented(reference.fields, setting.copies, 0), levels=setting.levels, even=True)
+    paths = {"reverse SDE": path, "MALA": energies}
+    taken = {"reverse SDE": sum(stage.record.seconds for stage in path.stages), "MALA": time.perf_counter() - started}
     size = reference.estimates["|m|"]
     burn_in = setting.hmc.num_burn_in * setting.hmc.num_chains * setting.hmc.num_integration_steps
     cell: dict[str, Any] = {
@@ -269,7 +275,7 @@ def measure(kappa: float, number: int, setting: Setting, cache: Path, folder: Pa
             "fields": len(reference.fields),
         },
         "training": {
-            "seconds": sum(stage.record.seconds for stage in path.stages),
+            "seconds": taken,
             "stages": [
                 {
                     "name": name, "seconds": stage.record.seconds, "parameters": stage.record.num_parameters,
@@ -290,7 +296,9 @@ def measure(kappa: float, number: int, setting: Setting, cache: Path, folder: Pa
         if name == "MALA" and kappa not in setting.mala_kappas:
             continue
         sampler, num = sampler_of(name, setting)
-        draws = ss.sample(path, sampler, key=jax.random.key(2), num_chains=1, num_samples=num, batch_size=min(num, 500))
+        draws = ss.sample(
+            paths[name], sampler, key=jax.random.key(2), num_chains=1, num_samples=num, batch_size=min(num, 500)
+        )
         fields = np.asarray(draws.position)
         series = observables(target, jnp.asarray(fields))
         cell["samplers"][name] = {
@@ -372,17 +380,18 @@ def costs_table(cells: Cells) -> str:
         add("HMC: target evaluations to an independent |m|", f"{hmc['evaluations per independent']:.0f}")
         add("HMC: milliseconds to an independent |m|", f"{1e3 * hmc['seconds per independent']:.1f}")
         add("training: target evaluations beyond HMC's, one for each image", f"{hmc['fields'] * cell['copies']}")
-        add("training: seconds", f"{training['seconds']:.0f}")
+        for name in SAMPLERS:
+            add(f"{name}: seconds of its training", f"{training['seconds'][name]:.0f}")
         for name in SAMPLERS:
             each = cell["samplers"].get(name)
             full = "" if each is None else f"{each['full size nfe']:.0f}"
             time_of = "" if each is None else f"{1e3 * each['seconds'] / each['draws']:.1f}"
-            add(f"{name}: network evaluations of a field, in full sizes", full)
+            add(f"{name}: evaluations of a field, in full sizes", full)
             add(f"{name}: milliseconds of a field", time_of)
         drawn = cell["samplers"][SAMPLERS[0]]
         saved = hmc["seconds per independent"] - drawn["seconds"] / drawn["draws"]
-        count = f"{training['seconds'] / saved:.0f}" if saved > 0 else "never"
-        add("fields after which the training is paid for, the reference not counted", count)
+        count = f"{training['seconds'][SAMPLERS[0]] / saved:.0f}" if saved > 0 else "never"
+        add("fields after which the networks are paid for, the reference not counted", count)
     return table(["", *[f"kappa = {kappa:g}" for kappa in cells]], [[name, *texts] for name, texts in rows.items()])
 
 
@@ -454,7 +463,8 @@ def report(cells: Cells, setting: Setting, picture: str) -> tuple[list[str], lis
         f"shifts, reflections, transposition. Haar wavelets, {setting.levels} scales. The finest details are learned "
         f"from the model's own score too. {setting.num_draws:,} fields by [`ReverseSDE`][scoresample.ReverseSDE] with "
         f"{setting.num_steps} steps at every scale; {setting.mala_draws:,} by "
-        f"[`ParallelMALA`][scoresample.ParallelMALA] with {setting.mala_steps} moves.",
+        f"[`ParallelMALA`][scoresample.ParallelMALA] with {setting.mala_steps} moves, from the local energies that "
+        "[`fit_wavelet_energies`][scoresample.fit_wavelet_energies] finds in the same images in closed form.",
         "The reference is also what was trained on: its own errors, with which it stands in the gaps, are in part "
         "inherited. A gap of three standard errors is therefore a mild goal; the percentages say how large it is.",
         *([picture] if picture else []),

@@ -88,7 +88,8 @@ class CascadedDensity(AbstractDensityScore):
                 densities are not known, such as ``divergence="hutchinson", key=key``.
 
         Raises:
-            TypeError: if `path` is no cascade, or a stage has neither densities nor a probability flow.
+            TypeError: if `path` is no cascade, a stage has neither densities nor a probability flow, or the
+                densities of one after the first are not noised: their constants are not known.
             ValueError: if a setting of the flow is wrong.
         """
         if not isinstance(path, AbstractCascadedPath):
@@ -96,7 +97,10 @@ class CascadedDensity(AbstractDensityScore):
         self.path = path
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), path.structure)
         stages = [path.stage(index, known) for index, (known, _) in enumerate(path.parts(zeros))]
-        self.flows = tuple(_flow(stage, name, flow) for stage, name in zip(stages, path.stage_names(), strict=True))
+        self.flows = tuple(
+            _flow(stage, name, flow, first=index == 0)
+            for index, (stage, name) in enumerate(zip(stages, path.stage_names(), strict=True))
+        )
         self.structure, self.constrain, self.init_position = path.structure, path.constrain, None
 
     def by_stage(self, position: Position) -> Array:
@@ -121,12 +125,20 @@ class CascadedDensity(AbstractDensityScore):
         return jax.value_and_grad(self.logdensity)(position)
 
 
-def _flow(stage: AbstractScorePath, name: str, settings: dict[str, Any]) -> ProbabilityFlowDensity | None:
+def _flow(
+    stage: AbstractScorePath, name: str, settings: dict[str, Any], *, first: bool
+) -> ProbabilityFlowDensity | None:
     """The density of a stage's probability flow, or None where the stage knows its own, with its constant."""
-    if isinstance(stage, AbstractDensityPath) and not isinstance(stage, PerturbedEnergy):
-        return None
     if isinstance(stage, AbstractPerturbedScore):
-        return ProbabilityFlowDensity(stage, **settings)
+        known = isinstance(stage, AbstractDensityPath) and not isinstance(stage, PerturbedEnergy)
+        return None if known else ProbabilityFlowDensity(stage, **settings)
+    if isinstance(stage, AbstractDensityPath):
+        if first:
+            return None
+        raise TypeError(
+            f"`path`: densities of the stage {name!r}, a {type(stage).__name__}, are known up to a constant for each "
+            "condition, which would weigh what is coarser. Draw from the cascade; its density is not known."
+        )
     raise TypeError(
         f"`path`: the stage {name!r} is a {type(stage).__name__}, which has neither densities nor a probability flow."
     )

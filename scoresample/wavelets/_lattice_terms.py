@@ -1,0 +1,121 @@
+"""Local terms of energies of periodic fields: products of neighbours, and potentials of single sites."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.sparse.linalg import lobpcg_standard
+from jaxtyping import Array
+
+from scoresample.wavelets._transform import WaveletTransform
+
+_LAGS: dict[int, tuple[tuple[int, ...], ...]] = {
+    1: ((1,), (2,), (3,)),
+    2: (
+        (1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (0, 2), (2, 1), (2, -1), (1, 2), (1, -2), (2, 2), (2, -2), (3, 0),
+        (0, 3),
+    ),
+}  # fmt: skip
+"""One of each pair of opposite lags."""
+_CENTRES, _WIDTH = (0.0, 0.75, 1.5), 0.5
+"""Of bumps, in standard deviations of a site."""
+_ZERO = 1e-5
+"""Fields of this size are what rounding leaves of zero."""
+_DENSE = 768
+
+
+def quadratic_terms(u: Array) -> Array:
+    """``sum u^2 / 2``, and ``sum u_x u_(x+l)`` for each lag l."""
+    axes = tuple(range(u.ndim))
+    lagged = [jnp.sum(u * jnp.roll(u, lag, axes)) for lag in _LAGS[u.ndim]]
+    return jnp.stack([0.5 * jnp.sum(u**2), *lagged])
+
+
+def quartic_terms(u: Array) -> Array:
+    """``sum u^4 / 4``, and for each nearest neighbour v ``sum u^2 v^2`` and ``sum u^3 v + u v^3``."""
+    found = [0.25 * jnp.sum(u**4)]
+    for axis in range(u.ndim):
+        v = jnp.roll(u, 1, axis)
+        found += [jnp.sum(u**2 * v**2), jnp.sum(u * v * (u**2 + v**2))]
+    return jnp.stack(found)
+
+
+def bounded_terms(u: Array, *, even: bool) -> Array:
+    """Bumps of single sites; with `even`, the sum of each and its mirror image."""
+    found = []
+    for centre in _CENTRES:
+        sides = [jnp.sum(jnp.exp(-0.5 * ((u - c) / _WIDTH) ** 2)) for c in sorted({centre, -centre})]
+        found += [sum(sides[1:], sides[0])] if even else sides
+    return jnp.stack(found)
+
+
+def bounded_part(u: Array, deviation: Array | float | None, *, even: bool) -> Array:
+    """The bounded terms; where the deviation of the field's mean is given, bumps of the mean; then the linear one.
+
+    The linear one is left out with `even`.
+    """
+    parts = [bounded_terms(u, even=even)]
+    if deviation is not None:
+        parts.append(bounded_terms(jnp.mean(u)[None] / deviation, even=even))
+    return jnp.concatenate(parts if even else [*parts, jnp.sum(u)[None]])
+
+
+def lattice_terms(u: Array, deviation: Array | float | None, *, even: bool) -> Array:
+    """All terms of a field: quadratic, quartic, and the others (`bounded_part`)."""
+    return jnp.concatenate([quadratic_terms(u), quartic_terms(u), bounded_part(u, deviation, even=even)])
+
+
+def num_terms(space: int) -> tuple[int, int]:
+    """How many quadratic and quartic terms there are for fields with so many axes."""
+    return 1 + len(_LAGS[space]), 1 + 2 * space
+
+
+def symbol_of(couplings: Array, shape: tuple[int, ...]) -> Array:
+    """The spectrum k of the quadratic terms' form, ``sum_l c_l term_l(u) = 1/2 u . (k u)``, on the half grid."""
+    delta = jnp.zeros(shape, couplings.dtype).at[(0,) * len(shape)].set(1.0)
+    kernel = jax.grad(lambda u: jnp.dot(couplings, quadratic_terms(u)))(delta)
+    return jnp.fft.rfftn(kernel).real
+
+
+def has_lower_bound(couplings: np.ndarray, shape: tuple[int, ...], step: WaveletTransform | None) -> bool:
+    """Whether the terms that grow do so upwards: the quartic ones, or without those the quadratic ones.
+
+    Along all fields, or, with one level of a transform, those without a coarser field: what is given does not grow.
+    The quartic terms are looked at on fields that are the first to tell: constant, striped, a single site, random.
+    """
+    quadratic, quartic = num_terms(len(shape))
+    highest = couplings[quadratic : quadratic + quartic]
+    if not np.any(highest):
+        return _least_curvature(jnp.asarray(couplings[:quadratic], float), shape, step) > 0
+    signs = [np.ones(shape)]
+    for axis, length in enumerate(shape):
+        stripes = (1 - 2 * (np.arange(length) % 2)).reshape([-1 if k == axis else 1 for k in range(len(shape))])
+        signs += [sign * stripes for sign in signs]
+    site = np.zeros(shape)
+    site[(0,) * len(shape)] = 1.0
+    fields = jnp.asarray(np.stack([*signs, site, *np.random.default_rng(0).normal(size=(64, *shape))]), float)
+    if step is not None:
+        low, details = step.split(fields)
+        fields = step.merge(jnp.zeros_like(low), details)
+        fields = fields[np.asarray(jnp.max(jnp.abs(fields), axis=tuple(range(1, fields.ndim)))) > _ZERO]
+    return bool(np.min(np.asarray(jax.vmap(quartic_terms)(fields)) @ highest) > 0)
+
+
+def _least_curvature(couplings: Array, shape: tuple[int, ...], step: WaveletTransform | None) -> float:
+    """The smallest eigenvalue of the quadratic terms' form, along all fields or along details."""
+    if step is None:
+        return float(jnp.min(symbol_of(couplings, shape)))
+    low, details = step.split(jnp.zeros(shape))
+
+    @jax.jit
+    def form(d: Array) -> Array:
+        part = d.reshape(details.shape)
+        return jax.grad(lambda d: jnp.dot(couplings, quadratic_terms(step.merge(low, d))))(part).ravel()
+
+    size = details.size
+    if size <= _DENSE:
+        return float(np.linalg.eigvalsh(np.asarray(jax.vmap(form)(jnp.eye(size)), np.float64))[0])
+    # The largest of what is left to a bound.
+    bound = 2 * jnp.sum(jnp.abs(couplings))
+    start = jax.random.normal(jax.random.key(0), (size, 4))
+    found = lobpcg_standard(lambda x: bound * x - jax.vmap(form, in_axes=1, out_axes=1)(x), start)[0]
+    return float(bound - jnp.max(found))

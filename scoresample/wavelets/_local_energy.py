@@ -1,0 +1,176 @@
+"""Laws of a field's details given the coarser field, from a local energy of the finer field."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from scoresample.paths import AbstractDensityPath, Frame, make_frame
+from scoresample.scores import (
+    Constrain,
+    Position,
+    Structure,
+    field_of_modes,
+    fourier_modes,
+    named_sites,
+    scale_modes,
+)
+from scoresample.wavelets._lattice_terms import bounded_part, num_terms, quartic_terms, symbol_of
+from scoresample.wavelets._transform import WaveletTransform
+
+
+class LocalEnergyPath(AbstractDensityPath):
+    """The details of one scale given the coarser field, ``p(d | low) ~ exp(-E(merge(low, d)))``, with a local energy E.
+
+    ``E = sum_k c_k term_k(u)``, u the finer field minus its mean over its standard deviation. The terms are products of
+    a site with those around it (up to three sites away), quartic ones of a site and its nearest neighbours, and bumps
+    of single sites, a free potential where the data lie. All are translation invariant; fields are periodic. E is
+    exact for the finest scale of a model with such an action, and of the same form, nearly, for the coarser ones.
+    Without a transform this is the law of the coarsest field, which has a potential of its mean too.
+
+    The path is tempered, ``log p_t = t log N(z; 0, I) - (1 - t) E`` in standard coordinates: a start for
+    [`ParallelMALA`][scoresample.ParallelMALA], which needs t=0 alone, or a ladder for annealed samplers. Densities
+    are known up to a constant *for each coarser field*.
+
+    Source: Guth, Lempereur, Bruna and Mallat 2023, arXiv 2306.00181 (conditional energies of a field across wavelet
+    scales as quadratic forms and scalar potentials).
+
+    Attributes:
+        transform: one level of a wavelet transform, low and details -> finer field; None for the coarsest field.
+        couplings: c_k.
+        mean: of a site of the finer field.
+        deviation: its standard deviation.
+        mean_deviation: that of the field's mean over `deviation`; None where details are given the coarser field.
+        even: whether fields x and -x have the same energy, by construction.
+        low: the coarser field, with a leading axis where each particle has its own; None before it is given.
+
+    Examples:
+        >>> import jax
+        >>> import scoresample as ss
+        >>> fields = ss.GaussianField(ss.power_law_spectrum((4, 4), 2.0)).sample(jax.random.key(0), 500)
+        >>> path = ss.fit_wavelet_energies(fields, levels=1)
+        >>> low, details = path.transform.split(fields[0])
+        >>> path.stages[1].given(low)(details, 0.0).shape
+        (3, 2, 2)
+    """
+
+    transform: WaveletTransform | None
+    couplings: Array
+    mean: Array
+    deviation: Array
+    mean_deviation: Array | None
+    even: bool = eqx.field(static=True)
+    low: Array | None
+    symbol: Array
+    frame: Frame
+    structure: Structure
+    constrain: Constrain
+
+    def __init__(
+        self,
+        couplings: Array,
+        structure: Structure,
+        transform: WaveletTransform | None,
+        *,
+        mean: float,
+        deviation: float,
+        scale: Position,
+        even: bool,
+        mean_deviation: float | None = None,
+    ) -> None:
+        """Make the law from its couplings; [`fit_wavelet_energies`][scoresample.fit_wavelet_energies] finds them.
+
+        Arguments:
+            couplings: one of each term.
+            structure: of the details, or of the coarsest field.
+            transform: one level that leads to the finer field, or None for the coarsest field.
+            mean: of a site of the finer field.
+            deviation: its standard deviation.
+            scale: of the details, by which they are divided.
+            even: whether the energy is that of -x too; if so, the mean must be 0.
+            mean_deviation: of the mean of the coarsest field, over `deviation`; only without a transform.
+
+        Raises:
+            ValueError: if the number of couplings does not fit, or `mean_deviation` is given with a transform, or
+                missing without.
+        """
+        shape = structure.shape if transform is None else transform.shape
+        quadratic, quartic = num_terms(len(shape))
+        deviation_of_mean = 1.0 if transform is None else None
+        wanted = quadratic + quartic + bounded_part(jnp.zeros(shape), deviation_of_mean, even=even).size
+        if couplings.shape != (wanted,):
+            raise ValueError(f"`couplings` must be {wanted} numbers, one of each term, got shape {couplings.shape}.")
+        dtype = structure.dtype
+        self.transform, self.even, self.low = transform, even, None
+        self.couplings = couplings.astype(dtype)
+        if (mean_deviation is None) != (transform is not None):
+            raise ValueError(
+                f"`mean_deviation` belongs to the coarsest field, without `transform`; got {mean_deviation}."
+            )
+        self.mean_deviation = None if mean_deviation is None else jnp.asarray(mean_deviation, dtype)
+        self.mean, self.deviation = jnp.asarray(mean, dtype), jnp.asarray(deviation, dtype)
+        self.symbol = symbol_of(couplings[:quadratic], shape).astype(dtype)
+        self.structure, self.constrain = structure, named_sites
+        self.frame = make_frame(mean if transform is None else None, scale, structure)
+
+    def given(self, low: Array) -> "LocalEnergyPath":
+        """The law of the details given the coarser field.
+
+        Arguments:
+            low: the coarser field, in its own units; or many, with a leading axis: one for each particle of a run.
+
+        Raises:
+            ValueError: if the shape does not fit, or this is the law of the coarsest field.
+        """
+        if self.transform is None:
+            raise ValueError("this is the law of the coarsest field, which is given nothing.")
+        space = self.structure.shape[1:]
+        if low.shape != space and low.shape[1:] != space:
+            raise ValueError(
+                f"`low` must be the coarser field, of shape {space}, or {('particles', *space)}, got {low.shape}."
+            )
+        return eqx.tree_at(lambda s: s.low, self, low.astype(self.structure.dtype), is_leaf=lambda leaf: leaf is None)
+
+    def energy(self, field: Array) -> Array:
+        """E of one finer field, a scalar."""
+        dtype = field.dtype
+        couplings, symbol = self.couplings.astype(dtype), self.symbol.astype(dtype)
+        u = (field - self.mean.astype(dtype)) / self.deviation.astype(dtype)
+        quadratic, quartic = num_terms(u.ndim)
+        whole = 0.5 * jnp.sum(u * field_of_modes(scale_modes(fourier_modes(u, u.ndim), symbol), u.shape))
+        whole += jnp.dot(couplings[quadratic : quadratic + quartic], quartic_terms(u))
+        of_mean = None if self.mean_deviation is None else self.mean_deviation.astype(dtype)
+        return whole + jnp.dot(couplings[quadratic + quartic :], bounded_part(u, of_mean, even=self.even))
+
+    def standard_logdensity(self, z: Array, t: Array) -> Array:
+        """``-t |z|^2 / 2 - (1 - t) E`` at one point, up to a constant for each level and coarser field."""
+        field = self.frame.to_position(z)
+        if self.transform is not None:
+            if self.low is None:
+                raise ValueError("these details have no law without the coarser field: call path.given(low).")
+            field = self.transform.merge(self.low.astype(z.dtype), field)
+        time = jnp.asarray(t).astype(z.dtype)
+        volume = self.frame.log_volume(self.structure).astype(z.dtype)
+        return -0.5 * time * jnp.sum(z**2) + (1 - time) * (volume - self.energy(field))
+
+    def standard_score(self, z: Array, t: Array) -> Array:
+        """Its derivative."""
+        return jax.grad(self.standard_logdensity)(z, t)
+
+    def sample_reference(self, key: Array, num_particles: int, t: Array | float = 1.0) -> Array:
+        """Standard normal draws, whatever t."""
+        del t
+        return jax.random.normal(key, (num_particles, *self.structure.shape), self.structure.dtype)
+
+    def lipschitz(self, t: Array) -> None:
+        """None: samplers estimate it."""
+        del t
+
+    def condition_axes(self) -> Any:
+        """None, or a tree that marks the coarser field where every particle has its own."""
+        if self.low is None or self.low.ndim == len(self.structure.shape) - 1:
+            return None
+        everything = jax.tree.map(lambda _: None, self)
+        return eqx.tree_at(lambda s: s.low, everything, 0, is_leaf=lambda leaf: leaf is None)

@@ -1,0 +1,141 @@
+"""Local energies across scales: against closed forms, and as targets of samplers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array
+
+import scoresample as ss
+from scoresample.wavelets import ConditionalGaussianField, LocalEnergyPath, WaveletTransform, fit_wavelet_energies
+from scoresample.wavelets._lattice_terms import has_lower_bound, lattice_terms, num_terms
+
+
+def independent_sites(key: Array, num: int, shape: tuple[int, ...]) -> Array:
+    """Fields of independent sites with the density ``exp(-(u^4 - u^2))``, by inversion."""
+    grid = np.linspace(-3, 3, 20001)
+    cumulative = np.cumsum(np.exp(-(grid**4 - grid**2)))
+    return jnp.interp(jax.random.uniform(key, (num, *shape)), jnp.asarray(cumulative / cumulative[-1]), grid)
+
+
+def relative_error(found: Array, exact: Array) -> float:
+    return float(jnp.sqrt(jnp.mean((found - exact) ** 2) / jnp.mean(exact**2)))
+
+
+@pytest.mark.parametrize(("shape", "even"), [((8,), True), ((8,), False), ((4, 8), True), ((4, 8), False)])
+def test_an_energy_is_the_sum_of_its_terms(shape: tuple[int, ...], even: bool) -> None:
+    field = jax.random.normal(jax.random.key(0), shape)
+    mean = 0.0 if even else 0.3
+    terms = lattice_terms((field - mean) / 2, 0.7, even=even)
+    couplings = jax.random.normal(jax.random.key(1), terms.shape)
+    path = LocalEnergyPath(
+        couplings, jax.ShapeDtypeStruct(shape, field.dtype), None,
+        mean=mean, deviation=2.0, scale=jnp.full(shape, 2.0), even=even, mean_deviation=0.7,
+    )  # fmt: skip
+    np.testing.assert_allclose(path.energy(field), couplings @ terms, rtol=1e-4)
+    np.testing.assert_allclose(path.logdensity(field, 0.0), -couplings @ terms, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(16,), (8, 8)])
+def test_details_of_a_gaussian_field_have_their_exact_scores(shape: tuple[int, ...]) -> None:
+    """The free field: couplings of neighbours are the whole law of the finest details."""
+    wave = sum(4 * np.sin(np.pi * k / n) ** 2 for k, n in zip(np.indices(shape), shape, strict=True))
+    field = ss.GaussianField(jnp.asarray(1 / (0.5 + wave)))
+    path = fit_wavelet_energies(field.sample(jax.random.key(0), 4000), levels=1, even=True)
+    fields = field.sample(jax.random.key(1), 100)
+    low, details = path.transform.split(fields)
+    exact = ConditionalGaussianField(field, ss.VP(), wavelet="haar")
+    wanted = jax.vmap(lambda x, d: exact.given(x)(d, 1e-6))(low, details)
+    found = jax.vmap(lambda x, d: path.stages[1].given(x)(d, 0.0))(low, details)
+    assert relative_error(found, wanted) < 0.05
+
+
+def test_potentials_of_sites_that_are_not_normal_are_found() -> None:
+    fields = independent_sites(jax.random.key(0), 4000, (4, 4))
+    path = fit_wavelet_energies(fields, levels=1, even=True)
+    low, details = path.transform.split(fields[:200])
+    scores = -(4 * fields[:200] ** 3 - 2 * fields[:200])
+    wanted = path.transform.split(scores)[1]
+    found = jax.vmap(lambda x, d: path.stages[1].given(x)(d, 0.0))(low, details)
+    assert relative_error(found, wanted) < 0.1
+
+
+def test_fields_that_are_not_even_have_their_mean() -> None:
+    field = ss.GaussianField(ss.power_law_spectrum((4, 4), 2.0), 3.0)
+    path = fit_wavelet_energies(field.sample(jax.random.key(0), 4000))
+    draws = ss.sample(path, ss.ParallelMALA(num_steps=200), key=jax.random.key(1), num_samples=500, num_chains=1)
+    found = np.asarray(draws.position)[0].mean(axis=(1, 2))
+    assert abs(found.mean() - 3.0) < 4 * found.std() / np.sqrt(500) + 0.05
+
+
+def test_draws_have_the_power_and_the_modes_of_the_fields() -> None:
+    """Two phases: the shares of modes, which score matching does not see, come with the likelihood."""
+    key = jax.random.key(0)
+    levels = 1.5 * jax.random.rademacher(key, (6000, 1, 1), float)
+    field = ss.GaussianField(ss.power_law_spectrum((4, 4), 2.0))
+    noise = 0.5 * field.sample(jax.random.key(1), 6000)
+    fields = levels * (jax.random.uniform(jax.random.key(2), (6000, 1, 1)) < 0.7) + noise
+    path = fit_wavelet_energies(fields, even=True)
+    draws = ss.sample(path, ss.ParallelMALA(num_steps=400), key=jax.random.key(3), num_samples=2000, num_chains=1)
+    found, wanted = (np.asarray(x).reshape(-1, 4, 4) for x in (draws.position, fields))
+    for statistic in (lambda x: x.var(axis=(1, 2)), lambda x: np.abs(x.mean(axis=(1, 2)))):
+        ours, theirs = statistic(found), statistic(wanted)
+        error = np.hypot(ours.std() / np.sqrt(len(ours)), theirs.std() / np.sqrt(len(theirs)))
+        assert abs(ours.mean() - theirs.mean()) < 5 * error + 0.02
+
+
+def test_energies_without_a_lower_bound_are_seen() -> None:
+    quadratic, quartic = num_terms(2)
+    step = WaveletTransform((4, 4), "haar", 1)
+    couplings = np.zeros(quadratic + quartic)
+    couplings[0] = 1.0
+    assert has_lower_bound(couplings, (4, 4), None)
+    couplings[1:3] = -0.4
+    # u^2/2 - .4 (u_x u_(x+1) + ...): negative along constant fields, which are none of details.
+    assert not has_lower_bound(couplings, (4, 4), None)
+    assert has_lower_bound(couplings, (4, 4), step)
+    couplings[1:3] = 0.4
+    assert not has_lower_bound(couplings, (4, 4), step)
+    couplings[quadratic] = 1.0
+    assert has_lower_bound(couplings, (4, 4), step)
+    couplings[quadratic + 2] = 1.0
+    assert not has_lower_bound(couplings, (4, 4), step)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (2048,)])
+def test_the_least_curvature_of_large_fields_is_found(shape: tuple[int, ...]) -> None:
+    """Without couplings of neighbours it is the coupling of a site; just below zero there is no bound."""
+    couplings = np.zeros(sum(num_terms(len(shape))))
+    for value in (0.01, -0.01):
+        couplings[0] = value
+        assert has_lower_bound(couplings, shape, WaveletTransform(shape, "haar", 1)) == (value > 0)
+
+
+def test_densities_that_lack_a_constant_for_each_coarser_field_do_not_join() -> None:
+    fields = ss.GaussianField(ss.power_law_spectrum((4, 4), 2.0)).sample(jax.random.key(0), 300)
+    with pytest.raises(TypeError, match="known up to a constant for each"):
+        ss.CascadedDensity(fit_wavelet_energies(fields, levels=1))
+
+
+def test_fields_that_cannot_be_used_are_refused() -> None:
+    fields = np.random.default_rng(0).normal(size=(200, 4, 4))
+    with pytest.raises(TypeError, match="`fields` must be real numbers"):
+        fit_wavelet_energies(fields[0, 0])
+    with pytest.raises(ValueError, match="at least 100 fields"):
+        fit_wavelet_energies(fields[:20])
+    with pytest.raises(ValueError, match="values are not finite"):
+        fit_wavelet_energies(np.where(fields > 3, np.nan, fields) * np.array([np.nan] + [1.0] * 3))
+    with pytest.raises(ValueError, match="does not vary"):
+        fit_wavelet_energies(np.zeros((200, 4, 4)))
+    path = fit_wavelet_energies(fields, levels=1)
+    with pytest.raises(ValueError, match=r"call path\.given"):
+        path.stages[1](jnp.zeros((3, 2, 2)), 0.0)
+    with pytest.raises(ValueError, match="`low` must be the coarser field"):
+        path.stages[1].given(jnp.zeros((3, 3)))
+    with pytest.raises(ValueError, match="given nothing"):
+        path.stages[0].given(jnp.zeros((2, 2)))
+    with pytest.raises(ValueError, match="`couplings` must be"):
+        LocalEnergyPath(
+            jnp.zeros(3), jax.ShapeDtypeStruct((3, 2, 2), jnp.float32), WaveletTransform((4, 4), "haar", 1),
+            mean=0.0, deviation=1.0, scale=jnp.ones((3, 2, 2)), even=True,
+        )  # fmt: skip
