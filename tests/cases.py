@@ -274,7 +274,7 @@ def local_energy_path() -> LocalEnergyPath:
     """Of the details of a field of 4 x 8 sites, given a coarser one."""
     couplings = jnp.zeros(23).at[0].set(3.0).at[1].set(-0.5).at[15].set(0.4).at[21].set(0.3)
     path = LocalEnergyPath(
-        couplings, jax.ShapeDtypeStruct((3, 2, 4), jnp.float32), WaveletTransform((4, 8), "haar", 1),
+        couplings, jax.ShapeDtypeStruct((3, 2, 4), couplings.dtype), WaveletTransform((4, 8), "haar", 1),
         mean=0.0, deviation=1.5, scale=jnp.full((3, 2, 4), 1.2), even=True,
     )  # fmt: skip
     return path.given(jnp.arange(8.0).reshape(2, 4) / 4)
