@@ -46,6 +46,8 @@ CHECKED_NOISE = 0.01
 """Noise at which the finest learned score is held against the model's own, in standard deviations of the details."""
 NUM_BINS, NUM_RESAMPLED = 20, 2000
 NUM_SHOWN = 4
+ENERGY_COPIES = 4
+"""Symmetric images of each field that the energies are found in: more hardly help."""
 SAMPLERS = ("reverse SDE", "MALA")
 
 
@@ -261,7 +263,7 @@ def measure(kappa: float, number: int, setting: Setting, cache: Path, folder: Pa
     reference = hmc_reference(target, jax.random.key(number), setting=setting.hmc, cache=cache)
     path = learned(target, reference.fields, setting, folder)
     started = time.perf_counter()
-    energies = ss.fit_wavelet_energies(augmented(reference.fields, setting.copies, 0), levels=setting.levels, even=True)
+    energies = ss.fit_wavelet_energies(augmented(reference.fields, ENERGY_COPIES, 0), levels=setting.levels, even=True)
     paths = {"reverse SDE": path, "MALA": energies}
     taken = {"reverse SDE": sum(stage.record.seconds for stage in path.stages), "MALA": time.perf_counter() - started}
     size = reference.estimates["|m|"]
@@ -464,7 +466,8 @@ def report(cells: Cells, setting: Setting, picture: str) -> tuple[list[str], lis
         f"from the model's own score too. {setting.num_draws:,} fields by [`ReverseSDE`][scoresample.ReverseSDE] with "
         f"{setting.num_steps} steps at every scale; {setting.mala_draws:,} by "
         f"[`ParallelMALA`][scoresample.ParallelMALA] with {setting.mala_steps} moves, from the local energies that "
-        "[`fit_wavelet_energies`][scoresample.fit_wavelet_energies] finds in the same images in closed form.",
+        "[`fit_wavelet_energies`][scoresample.fit_wavelet_energies] finds in closed form in "
+        f"{ENERGY_COPIES} images of each field.",
         "The reference is also what was trained on: its own errors, with which it stands in the gaps, are in part "
         "inherited. A gap of three standard errors is therefore a mild goal; the percentages say how large it is.",
         *([picture] if picture else []),
