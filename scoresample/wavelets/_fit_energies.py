@@ -35,7 +35,7 @@ def fit_wavelet_energies(
     normalising constant is needed. (A coarsest field of 16 sites or fewer is learned by maximum likelihood: its modes
     have shares that score matching hardly sees.) Where the law has such an energy the couplings are consistent: their
     error falls with the root of the number of fields times sites. Draw with
-    [`ParallelMALA`][scoresample.ParallelMALA], which is exact for each energy.
+    [`ParallelMALA`][scoresample.ParallelMALA], which leaves the law of each energy invariant.
 
     For lattice models and textures, which are the same everywhere. Not for images of objects: use
     [`fit_wavelet`][scoresample.fit_wavelet].
@@ -106,7 +106,7 @@ def _fitted(
         raise ValueError("`fields`: a band does not vary. Take fewer `levels`, or drop that axis.")
     of_mean = None
     if step is None:
-        of_mean = float(jnp.std(jnp.mean(part, axis=tuple(range(1, part.ndim))) - mean)) / deviation
+        of_mean = float(jnp.std(jnp.mean(part, axis=tuple(range(1, part.ndim))))) / deviation
 
     def terms(x: Array) -> Array:
         return lattice_terms((x - mean) / deviation, of_mean, even=even)

@@ -45,6 +45,7 @@ class LocalEnergyPath(AbstractDensityPath):
         mean_deviation: that of the field's mean over `deviation`; None where details are given the coarser field.
         even: whether fields x and -x have the same energy, by construction.
         low: the coarser field, with a leading axis where each particle has its own; None before it is given.
+        symbol: the spectrum of the quadratic couplings, made from them once.
 
     Examples:
         >>> import jax
