@@ -69,7 +69,7 @@ def test_fields_that_are_not_even_have_their_mean() -> None:
 
 
 def test_draws_have_the_power_and_the_modes_of_the_fields() -> None:
-    """Two phases: the shares of modes, which score matching does not see, come with the likelihood."""
+    """A law of three modes."""
     key = jax.random.key(0)
     levels = 1.5 * jax.random.rademacher(key, (6000, 1, 1), float)
     field = ss.GaussianField(ss.power_law_spectrum((4, 4), 2.0))
@@ -82,6 +82,19 @@ def test_draws_have_the_power_and_the_modes_of_the_fields() -> None:
         ours, theirs = statistic(found), statistic(wanted)
         error = np.hypot(ours.std() / np.sqrt(len(ours)), theirs.std() / np.sqrt(len(theirs)))
         assert abs(ours.mean() - theirs.mean()) < 5 * error + 0.02
+
+
+def test_unequal_shares_of_modes_are_learned() -> None:
+    """By the likelihood: score matching does not see the shares of modes that are apart."""
+    upper = jax.random.uniform(jax.random.key(0), (4000, 1, 1)) < 0.8
+    fields = jnp.where(upper, 2.0, -2.0) + 0.7 * jax.random.normal(jax.random.key(1), (4000, 4, 4))
+    coarsest = fit_wavelet_energies(fields, levels=1).stages[0]
+    # Half the proposals are near each mode, and the energy is normalised by them.
+    signs = jnp.where(jnp.arange(4000) % 2 == 0, 1.0, -1.0)
+    proposals = 4.0 * signs[:, None, None] + jax.random.normal(jax.random.key(2), (4000, 2, 2))
+    own = jnp.logaddexp(*(-0.5 * jnp.sum((proposals - centre) ** 2, axis=(1, 2)) for centre in (4.0, -4.0)))
+    weights = jax.nn.softmax(jax.vmap(lambda x: coarsest.logdensity(x, 0.0))(proposals) - own)
+    assert abs(float(jnp.sum(weights * (signs > 0))) - float(jnp.mean(upper))) < 0.03
 
 
 def test_energies_without_a_lower_bound_are_seen() -> None:
