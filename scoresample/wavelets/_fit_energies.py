@@ -1,7 +1,7 @@
 """Local energies of fields across wavelet scales, by score matching in closed form."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -9,12 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.wavelets._lattice_terms import has_lower_bound, lattice_terms, num_terms
+from scoresample.wavelets._lattice_terms import (
+    has_lower_bound,
+    laplacians,
+    lattice_terms,
+    num_terms,
+    projection_overlaps,
+    slopes,
+)
 from scoresample.wavelets._local_energy import LocalEnergyPath
 from scoresample.wavelets._path import WaveletPath
 from scoresample.wavelets._transform import WaveletTransform
 
-_BATCH, _PROBES = 256, 4
+_BATCH = 256
 _CUTOFF = 1e-6
 """Combinations of terms that change less than this, relative to the largest, are left at zero."""
 _FEWEST = 100
@@ -45,8 +52,7 @@ def fit_wavelet_energies(
         wavelet: the name of an orthogonal wavelet of PyWavelets.
         levels: how often fields are halved; by default until the shortest axis has two sites.
         even: whether x and -x have the same law: then odd terms are left out, and the mean is 0.
-        seed: of the probes of the Laplacian, which is exact up to products of different details, averaged over all
-            fields and sites.
+        seed: of the importance sampling of the coarsest field's constant.
 
     Returns:
         The path; ``path.stages[k].couplings`` are those of a stage.
@@ -67,15 +73,14 @@ def fit_wavelet_energies(
     """
     values = _checked(fields)
     transform = WaveletTransform(values.shape[1:], wavelet, levels)
-    keys = jax.random.split(jax.random.key(seed), transform.levels + 1)
     stages: list[LocalEnergyPath] = []
     field = jnp.asarray(values)
-    for number in range(transform.levels):
+    for _ in range(transform.levels):
         step = WaveletTransform(field.shape[1:], wavelet, 1)
         low, details = step.split(field)
-        stages.append(_fitted(field, low, details, step, even=even, key=keys[number]))
+        stages.append(_fitted(field, details, step, even=even, seed=seed))
         field = low
-    stages.append(_fitted(field, None, field, None, even=even, key=keys[-1]))
+    stages.append(_fitted(field, field, None, even=even, seed=seed))
     return WaveletPath(transform, stages[::-1])
 
 
@@ -93,9 +98,24 @@ def _checked(fields: Any) -> np.ndarray:
     return values.astype(np.asarray(jnp.asarray(0.0)).dtype)
 
 
-def _fitted(
-    field: Array, low: Array | None, part: Array, step: WaveletTransform | None, *, even: bool, key: Array
-) -> LocalEnergyPath:
+class _Terms(NamedTuple):
+    """The terms of an energy: functions of a field minus its mean over its deviation."""
+
+    mean: float
+    deviation: float
+    of_mean: float | None
+    even: bool
+
+    def scaled(self, field: Array) -> Array:
+        """In standard deviations of a site."""
+        return (field - self.mean) / self.deviation
+
+    def of(self, field: Array) -> Array:
+        """Their values for one field."""
+        return lattice_terms(self.scaled(field), self.of_mean, even=self.even)
+
+
+def _fitted(field: Array, part: Array, step: WaveletTransform | None, *, even: bool, seed: int) -> LocalEnergyPath:
     """The energy of one stage."""
     space = field.shape[1:]
     mean = 0.0 if even else float(jnp.mean(field))
@@ -108,15 +128,13 @@ def _fitted(
     if step is None:
         of_mean = float(jnp.std(jnp.mean(part, axis=tuple(range(1, part.ndim))))) / deviation
 
-    def terms(x: Array) -> Array:
-        return lattice_terms((x - mean) / deviation, of_mean, even=even)
-
+    terms = _Terms(mean, deviation, of_mean, even)
     if step is None and np.prod(space) <= _MOST_FOR_LIKELIHOOD:
-        solved = _likeliest(part, terms, key)
+        solved = _likeliest(part, terms, seed)
     else:
-        solved = _best_scores(low, part, step, terms, key)
+        solved = _best_scores(field, step, terms)
     quadratic, quartic = num_terms(len(space))
-    everything = np.ones(jax.eval_shape(terms, field[0]).size, bool)
+    everything = np.ones(jax.eval_shape(terms.of, field[0]).size, bool)
     alone, without, normal = everything.copy(), everything.copy(), everything.copy()
     alone[quadratic + 1 : quadratic + quartic] = False
     without[quadratic : quadratic + quartic] = False
@@ -139,60 +157,47 @@ Solve = Callable[[np.ndarray], np.ndarray | None]
 """Which terms are kept -> couplings, zero for the others; None if there are none."""
 
 
-def _best_scores(
-    low: Array | None, part: Array, step: WaveletTransform | None, terms: Callable[[Array], Array], key: Array
-) -> Solve:
-    """Score matching over the part: the means of ``grad T . grad T'`` and of ``Laplace T`` of all terms T."""
-
-    def one(known: Any, d: Array, key: Array) -> tuple[Array, Array]:
-        def of_part(d: Array) -> Array:
-            return terms(d if step is None else step.merge(known, d))
-
-        values, pull = jax.vjp(of_part, d)
-        slopes = jax.vmap(lambda c: pull(c)[0].ravel())(jnp.eye(values.size, dtype=values.dtype))
-
-        def probed(key: Array) -> Array:
-            v = jax.random.rademacher(key, d.shape, d.dtype)
-            return jax.jvp(lambda y: jax.jvp(of_part, (y,), (v,))[1], (d,), (v,))[1]
-
-        return slopes @ slopes.T, jnp.mean(jax.vmap(probed)(jax.random.split(key, _PROBES)), axis=0)
+def _best_scores(field: Array, step: WaveletTransform | None, terms: _Terms) -> Solve:
+    """Score matching: the means of ``grad T . grad T'`` and of ``Laplace T`` of all terms T, along what is random."""
+    overlaps = projection_overlaps(field.shape[1:], step)
 
     @eqx.filter_jit
-    def batch(known: Array | None, d: Array, keys: Array) -> tuple[Array, Array]:
-        found = jax.vmap(one, in_axes=(None if known is None else 0, 0, 0))(known, d, keys)
-        return jnp.sum(found[0], axis=0), jnp.sum(found[1], axis=0)
+    def batch(u: Array) -> tuple[Array, Array]:
+        along = jax.vmap(lambda u: slopes(u, terms.of_mean, even=terms.even))(u)
+        if step is not None:
+            along = step.split(along)[1]
+        rows = jnp.moveaxis(along, 1, 0).reshape(along.shape[1], -1)
+        curved = jax.vmap(lambda u: laplacians(u, overlaps, terms.of_mean, even=terms.even))(u)
+        return jnp.matmul(rows, rows.T, precision="highest"), jnp.sum(curved, axis=0)
 
     sums = []
-    for start in range(0, len(part), _BATCH):
-        rows = slice(start, start + _BATCH)
-        keys = jax.random.split(jax.random.fold_in(key, start), len(part[rows]))
-        found = batch(None if low is None else low[rows], part[rows], keys)
-        sums.append([np.asarray(value, np.float64) for value in found])
-    products, laplacians = (np.sum(values, axis=0) / len(part) for values in zip(*sums, strict=True))
+    for start in range(0, len(field), _BATCH):
+        sums.append([np.asarray(each, np.float64) for each in batch(terms.scaled(field[start : start + _BATCH]))])
+    products, curvatures = (np.sum(each, axis=0) / len(field) for each in zip(*sums, strict=True))
 
     def solve(kept: np.ndarray) -> np.ndarray:
         # The linear term does not change with details.
-        diagonal, couplings = np.diag(products), np.zeros(len(laplacians))
+        diagonal, couplings = np.diag(products), np.zeros(len(curvatures))
         kept = kept & (diagonal > _CUTOFF**2 * diagonal.max())
         size = np.sqrt(diagonal[kept])
         matrix = products[np.ix_(kept, kept)] / (size[:, None] * size)
-        couplings[kept] = np.linalg.lstsq(matrix, laplacians[kept] / size, rcond=_CUTOFF)[0] / size
+        couplings[kept] = np.linalg.lstsq(matrix, curvatures[kept] / size, rcond=_CUTOFF)[0] / size
         return couplings
 
     return solve
 
 
-def _likeliest(part: Array, terms: Callable[[Array], Array], key: Array) -> Solve:
+def _likeliest(part: Array, terms: _Terms, seed: int) -> Solve:
     """Maximum likelihood by Newton's method; the constant by importance sampling from a normal law that is wider.
 
     Score matching hardly sees what share a mode has. This does, and in so few dimensions the constant is no obstacle.
     """
     flat = np.asarray(part, np.float64).reshape(len(part), -1)
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist())
+    rng = np.random.default_rng(seed)
     root = np.linalg.cholesky(_INFLATION * np.cov(flat, rowvar=False) + 1e-12 * np.eye(flat.shape[1]))
     normal = rng.normal(size=(_PROPOSALS, flat.shape[1]))
     proposals = jnp.asarray(flat.mean(axis=0) + normal @ root.T, part.dtype).reshape(-1, *part.shape[1:])
-    every = eqx.filter_jit(jax.vmap(terms))
+    every = eqx.filter_jit(jax.vmap(terms.of))
     observed = np.asarray(every(part), np.float64).mean(axis=0)
     drawn = np.asarray(every(proposals), np.float64)
     size = np.maximum(drawn.std(axis=0), 1e-12)

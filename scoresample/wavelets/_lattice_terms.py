@@ -8,7 +8,8 @@ from jaxtyping import Array
 
 from scoresample.wavelets._transform import WaveletTransform
 
-_LAGS: dict[int, tuple[tuple[int, ...], ...]] = {
+Lag = tuple[int, ...]
+_LAGS: dict[int, tuple[Lag, ...]] = {
     1: ((1,), (2,), (3,)),
     2: (
         (1, 0), (0, 1), (1, 1), (1, -1), (2, 0), (0, 2), (2, 1), (2, -1), (1, 2), (1, -2), (2, 2), (2, -2), (3, 0),
@@ -62,6 +63,79 @@ def bounded_part(u: Array, deviation: Array | float | None, *, even: bool) -> Ar
 def lattice_terms(u: Array, deviation: Array | float | None, *, even: bool) -> Array:
     """All terms of a field: quadratic, quartic, and the others (`bounded_part`)."""
     return jnp.concatenate([quadratic_terms(u), quartic_terms(u), bounded_part(u, deviation, even=even)])
+
+
+def slopes(u: Array, deviation: Array | float | None, *, even: bool) -> Array:
+    """The derivatives of all terms (`lattice_terms`) with respect to every site, (terms, *shape)."""
+    axes = tuple(range(u.ndim))
+    found = [u, *(jnp.roll(u, lag, axes) + jnp.roll(u, [-n for n in lag], axes) for lag in _LAGS[u.ndim]), u**3]
+    for axis in axes:
+        sides = [jnp.roll(u, 1, axis), jnp.roll(u, -1, axis)]
+        found.append(2 * u * sum(v**2 for v in sides))
+        found.append(sum(v * (3 * u**2 + v**2) for v in sides))
+    found += _bumps(u, 1, even=even)
+    if deviation is not None:
+        of_mean = _bumps(jnp.mean(u) / deviation, 1, even=even)
+        found += [jnp.full_like(u, 1 / u.size) * bump / deviation for bump in of_mean]
+    return jnp.stack(found if even else [*found, jnp.ones_like(u)])
+
+
+def laplacians(u: Array, overlaps: dict[Lag, Array], deviation: Array | float | None, *, even: bool) -> Array:
+    """``tr(P H)`` of every term, H its matrix of second derivatives and P the projection onto what may change.
+
+    Arguments:
+        u: a field.
+        overlaps: P_(x, x-l) at every site x by lag (`projection_overlaps`).
+        deviation: as for `lattice_terms`.
+        even: as for `lattice_terms`.
+    """
+    axes = tuple(range(u.ndim))
+    own = overlaps[(0,) * u.ndim]
+    found = [jnp.sum(own), *(2 * jnp.sum(overlaps[lag]) for lag in _LAGS[u.ndim]), 3 * jnp.sum(own * u**2)]
+    for axis in axes:
+        v, own_v = jnp.roll(u, 1, axis), jnp.roll(own, 1, axis)
+        both = overlaps[tuple(int(k == axis) for k in axes)]
+        found.append(jnp.sum(2 * own * v**2 + 2 * own_v * u**2 + 8 * both * u * v))
+        found.append(6 * jnp.sum(u * v * (own + own_v) + both * (u**2 + v**2)))
+    found += [jnp.sum(own * bump) for bump in _bumps(u, 2, even=even)]
+    if deviation is not None:
+        # The mean is a component of every field that may change: that of the coarsest one.
+        found += [bump / (u.size * deviation**2) for bump in _bumps(jnp.mean(u) / deviation, 2, even=even)]
+    return jnp.stack(found if even else [*found, jnp.zeros((), u.dtype)])
+
+
+def _bumps(u: Array, order: int, *, even: bool) -> list[Array]:
+    """The first or second derivatives of the bumps at every site, in the order of `bounded_terms`."""
+
+    def one(centre: float) -> Array:
+        y = (u - centre) / _WIDTH
+        value = jnp.exp(-0.5 * y**2)
+        return -y * value / _WIDTH if order == 1 else (y**2 - 1) * value / _WIDTH**2
+
+    found = []
+    for centre in _CENTRES:
+        sides = [one(c) for c in sorted({centre, -centre})]
+        found += [sum(sides[1:], sides[0])] if even else sides
+    return found
+
+
+def projection_overlaps(shape: tuple[int, ...], step: WaveletTransform | None) -> dict[Lag, Array]:
+    """P_(x, x-l) for `laplacians`: P projects fields onto their details, or without a transform is the identity."""
+    # The projection is the same two sites on.
+    period = 1 if step is None else 2
+    classes = list(np.ndindex(*(period for _ in shape)))
+    kernels = jnp.stack([jnp.zeros(shape).at[c].set(1.0) for c in classes])
+    if step is not None:
+        low, details = step.split(kernels)
+        kernels = step.merge(jnp.zeros_like(low), details)
+    lags = ((0,) * len(shape), *_LAGS[len(shape)])
+    found = {}
+    for lag in lags:
+        own = [kernels[(k, *((c - n) % size for c, n, size in zip(site, lag, shape, strict=True)))]
+               for k, site in enumerate(classes)]  # fmt: skip
+        cell = jnp.stack(own).reshape((period,) * len(shape))
+        found[lag] = jnp.tile(cell, [n // period for n in shape])
+    return found
 
 
 def num_terms(space: int) -> tuple[int, int]:

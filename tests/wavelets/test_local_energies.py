@@ -8,7 +8,14 @@ from jaxtyping import Array
 
 import scoresample as ss
 from scoresample.wavelets import ConditionalGaussianField, LocalEnergyPath, WaveletTransform, fit_wavelet_energies
-from scoresample.wavelets._lattice_terms import has_lower_bound, lattice_terms, num_terms
+from scoresample.wavelets._lattice_terms import (
+    has_lower_bound,
+    laplacians,
+    lattice_terms,
+    num_terms,
+    projection_overlaps,
+    slopes,
+)
 
 
 def independent_sites(key: Array, num: int, shape: tuple[int, ...]) -> Array:
@@ -34,6 +41,28 @@ def test_an_energy_is_the_sum_of_its_terms(shape: tuple[int, ...], even: bool) -
     )  # fmt: skip
     np.testing.assert_allclose(path.energy(field), couplings @ terms, rtol=1e-4)
     np.testing.assert_allclose(path.logdensity(field, 0.0), -couplings @ terms, rtol=1e-4)
+
+
+@pytest.mark.parametrize("wavelet", [None, "haar", "db2"])
+@pytest.mark.parametrize(("shape", "even"), [((8,), False), ((2, 2), True), ((4, 8), True), ((4, 8), False)])
+def test_slopes_and_curvatures_are_the_derivatives_of_the_terms(
+    shape: tuple[int, ...], even: bool, wavelet: str | None
+) -> None:
+    """Against automatic differentiation, along details where there is a transform."""
+    u = jax.random.normal(jax.random.key(0), shape)
+    of_mean = 0.7 if wavelet is None else None
+    step = None if wavelet is None else WaveletTransform(shape, wavelet, 1)
+    low, part = (u, u) if step is None else step.split(u)
+
+    def terms(part: Array) -> Array:
+        return lattice_terms(part if step is None else step.merge(low, part), of_mean, even=even)
+
+    along = slopes(u, of_mean, even=even)
+    along = along if step is None else step.split(along)[1]
+    np.testing.assert_allclose(along, jax.jacrev(terms)(part), rtol=1e-4, atol=1e-4)
+    hessians = jax.hessian(terms)(part).reshape(-1, part.size, part.size)
+    found = laplacians(u, projection_overlaps(shape, step), of_mean, even=even)
+    np.testing.assert_allclose(found, jnp.trace(hessians, axis1=1, axis2=2), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(16,), (8, 8)])
