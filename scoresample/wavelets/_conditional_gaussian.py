@@ -30,7 +30,8 @@ from scoresample.scores import (
     named_sites,
     scale_modes,
 )
-from scoresample.wavelets._filters import frequency_response
+from scoresample.wavelets._filters import band_blocks
+from scoresample.wavelets._given import check_coarser_field, own_axis
 
 
 class ConditionalGaussianField(AbstractPerturbedScore, AbstractDensityPath):
@@ -126,12 +127,8 @@ class ConditionalGaussianField(AbstractPerturbedScore, AbstractDensityPath):
         Raises:
             ValueError: if the shape does not fit.
         """
-        space = self.structure.shape[1:]
-        if low.shape != space and low.shape[1:] != space:
-            raise ValueError(
-                f"`low` must be the coarser field, of shape {space}, or {('particles', *space)}, got {low.shape}."
-            )
-        dtype = self.structure.dtype
+        dtype, space = self.structure.dtype, self.structure.shape[1:]
+        check_coarser_field(low, space)
         modes = fourier_modes(low.astype(dtype) - self.low_mean.astype(dtype), len(space))
         mean = field_of_modes(self.regression * jnp.expand_dims(modes, -1 - len(space)), space)
         return eqx.tree_at(lambda s: s.conditional_mean, self, mean, is_leaf=lambda leaf: leaf is None)
@@ -167,10 +164,7 @@ class ConditionalGaussianField(AbstractPerturbedScore, AbstractDensityPath):
 
     def condition_axes(self) -> Any:
         """None, or a tree that marks the conditional mean where every particle has its own."""
-        if self.conditional_mean is None or self.conditional_mean.ndim == len(self.structure.shape):
-            return None
-        everything = jax.tree.map(lambda _: None, self)
-        return eqx.tree_at(lambda s: s.conditional_mean, everything, 0, is_leaf=lambda leaf: leaf is None)
+        return own_axis(self, lambda s: s.conditional_mean, len(self.structure.shape))
 
 
 def band_covariances(field: GaussianField, wavelet: str) -> np.ndarray:
@@ -190,16 +184,7 @@ def band_covariances(field: GaussianField, wavelet: str) -> np.ndarray:
     shape = field.spectrum.shape
     if any(n % 2 for n in shape):
         raise ValueError(f"`field` needs an even number of sites along each axis to be split, got shape {shape}.")
-    spectrum = np.asarray(field.spectrum, np.float64)
-    mixing = [frequency_response(wavelet, n) for n in shape]
-    if len(shape) == 1:
-        matrix, aliases = mixing[0], spectrum.reshape(2, -1).T
-    else:
-        # The first axis of space is the fast digit of bands and aliases: low, horizontal, vertical, diagonal.
-        height, width = (n // 2 for n in shape)
-        matrix = np.einsum("kba,lcd->klcbda", *mixing).reshape(height, width, 4, 4)
-        aliases = spectrum.reshape(2, height, 2, width).transpose(1, 3, 2, 0).reshape(height, width, 4)
-    return np.einsum("...ba,...a,...ca->...bc", matrix, aliases, matrix.conj())
+    return band_blocks(np.asarray(field.spectrum, np.float64), wavelet)
 
 
 def low_pass_field(field: GaussianField, wavelet: str) -> GaussianField:

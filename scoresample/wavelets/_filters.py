@@ -57,6 +57,28 @@ def frequency_response(wavelet: str, size: int) -> np.ndarray:
     return np.stack(responses).reshape(2, 2, size // 2).transpose(2, 0, 1) / np.sqrt(2.0)
 
 
+def band_blocks(spectrum: np.ndarray, wavelet: str) -> np.ndarray:
+    """A stationary quadratic form in the low-pass field and the bands, at each frequency of the coarser grid.
+
+    Arguments:
+        spectrum: (*shape): its eigenvalues, one for each frequency of the field; of a covariance, the power spectrum.
+        wavelet: an orthogonal wavelet.
+
+    Returns:
+        Complex array (*shape/2, 1 + bands, 1 + bands) of Hermitian blocks: the low-pass field first.
+    """
+    shape = spectrum.shape
+    mixing = [frequency_response(wavelet, n) for n in shape]
+    if len(shape) == 1:
+        matrix, aliases = mixing[0], spectrum.reshape(2, -1).T
+    else:
+        # The first axis of space is the fast digit of bands and aliases: low, horizontal, vertical, diagonal.
+        height, width = (n // 2 for n in shape)
+        matrix = np.einsum("kba,lcd->klcbda", *mixing).reshape(height, width, 4, 4)
+        aliases = spectrum.reshape(2, height, 2, width).transpose(1, 3, 2, 0).reshape(height, width, 4)
+    return np.einsum("...ba,...a,...ca->...bc", matrix, aliases, matrix.conj())
+
+
 def _folded(filter: Taps, size: int) -> Taps:
     """Offsets in (-size/2, size/2]."""
     found: dict[int, float] = {}

@@ -162,17 +162,21 @@ def _best_scores(field: Array, step: WaveletTransform | None, terms: _Terms) -> 
     overlaps = projection_overlaps(field.shape[1:], step)
 
     @eqx.filter_jit
-    def batch(u: Array) -> tuple[Array, Array]:
-        along = jax.vmap(lambda u: slopes(u, terms.of_mean, even=terms.even))(u)
+    def batch(u: Array, counts: Array) -> tuple[Array, Array]:
+        along = jax.vmap(lambda u, count: count * slopes(u, terms.of_mean, even=terms.even))(u, counts)
         if step is not None:
             along = step.split(along)[1]
         rows = jnp.moveaxis(along, 1, 0).reshape(along.shape[1], -1)
         curved = jax.vmap(lambda u: laplacians(u, overlaps, terms.of_mean, even=terms.even))(u)
-        return jnp.matmul(rows, rows.T, precision="highest"), jnp.sum(curved, axis=0)
+        return jnp.matmul(rows, rows.T, precision="highest"), counts @ curved
 
     sums = []
     for start in range(0, len(field), _BATCH):
-        sums.append([np.asarray(each, np.float64) for each in batch(terms.scaled(field[start : start + _BATCH]))])
+        # The last batch is filled up with fields that do not count, to be one program with the others.
+        rows = np.arange(start, start + _BATCH)
+        counts = jnp.asarray(rows < len(field), field.dtype)
+        found = batch(terms.scaled(field[np.minimum(rows, len(field) - 1)]), counts)
+        sums.append([np.asarray(each, np.float64) for each in found])
     products, curvatures = (np.sum(each, axis=0) / len(field) for each in zip(*sums, strict=True))
 
     def solve(kept: np.ndarray) -> np.ndarray:
@@ -197,9 +201,8 @@ def _likeliest(part: Array, terms: _Terms, seed: int) -> Solve:
     root = np.linalg.cholesky(_INFLATION * np.cov(flat, rowvar=False) + 1e-12 * np.eye(flat.shape[1]))
     normal = rng.normal(size=(_PROPOSALS, flat.shape[1]))
     proposals = jnp.asarray(flat.mean(axis=0) + normal @ root.T, part.dtype).reshape(-1, *part.shape[1:])
-    every = eqx.filter_jit(jax.vmap(terms.of))
-    observed = np.asarray(every(part), np.float64).mean(axis=0)
-    drawn = np.asarray(every(proposals), np.float64)
+    values = np.asarray(eqx.filter_jit(jax.vmap(terms.of))(jnp.concatenate([part, proposals])), np.float64)
+    observed, drawn = values[: len(part)].mean(axis=0), values[len(part) :]
     size = np.maximum(drawn.std(axis=0), 1e-12)
     drawn, log_proposal = (drawn - observed) / size, -0.5 * np.sum(normal**2, axis=1)
 

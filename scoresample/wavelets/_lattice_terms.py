@@ -1,11 +1,10 @@
 """Local terms of energies of periodic fields: products of neighbours, and potentials of single sites."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.sparse.linalg import lobpcg_standard
 from jaxtyping import Array
 
+from scoresample.wavelets._filters import band_blocks
 from scoresample.wavelets._transform import WaveletTransform
 
 Lag = tuple[int, ...]
@@ -19,9 +18,6 @@ _LAGS: dict[int, tuple[Lag, ...]] = {
 """One of each pair of opposite lags."""
 _CENTRES, _WIDTH = (0.0, 0.75, 1.5), 0.5
 """Of bumps, in standard deviations of a site."""
-_ZERO = 1e-5
-"""Fields of this size are what rounding leaves of zero."""
-_DENSE = 768
 
 
 def quadratic_terms(u: Array) -> Array:
@@ -124,17 +120,17 @@ def projection_overlaps(shape: tuple[int, ...], step: WaveletTransform | None) -
     # The projection is the same two sites on.
     period = 1 if step is None else 2
     classes = list(np.ndindex(*(period for _ in shape)))
-    kernels = jnp.stack([jnp.zeros(shape).at[c].set(1.0) for c in classes])
+    kernels = np.zeros((len(classes), *shape))
+    for kernel, site in zip(kernels, classes, strict=True):
+        kernel[site] = 1.0
     if step is not None:
-        low, details = step.split(kernels)
-        kernels = step.merge(jnp.zeros_like(low), details)
-    lags = ((0,) * len(shape), *_LAGS[len(shape)])
+        low, details = step.split(jnp.asarray(kernels, float))
+        kernels = np.asarray(step.merge(jnp.zeros_like(low), details))
     found = {}
-    for lag in lags:
-        own = [kernels[(k, *((c - n) % size for c, n, size in zip(site, lag, shape, strict=True)))]
-               for k, site in enumerate(classes)]  # fmt: skip
-        cell = jnp.stack(own).reshape((period,) * len(shape))
-        found[lag] = jnp.tile(cell, [n // period for n in shape])
+    for lag in ((0,) * len(shape), *_LAGS[len(shape)]):
+        others = [tuple((x - n) % size for x, n, size in zip(site, lag, shape, strict=True)) for site in classes]
+        cell = np.array([kernel[other] for kernel, other in zip(kernels, others, strict=True)])
+        found[lag] = jnp.asarray(np.tile(cell.reshape((period,) * len(shape)), [n // period for n in shape]), float)
     return found
 
 
@@ -143,53 +139,42 @@ def num_terms(space: int) -> tuple[int, int]:
     return 1 + len(_LAGS[space]), 1 + 2 * space
 
 
-def symbol_of(couplings: Array, shape: tuple[int, ...]) -> Array:
-    """The spectrum k of the quadratic terms' form, ``sum_l c_l term_l(u) = 1/2 u . (k u)``, on the half grid."""
-    delta = jnp.zeros(shape, couplings.dtype).at[(0,) * len(shape)].set(1.0)
-    kernel = jax.grad(lambda u: jnp.dot(couplings, quadratic_terms(u)))(delta)
-    return jnp.fft.rfftn(kernel).real
+def quadratic_spectra(shape: tuple[int, ...]) -> np.ndarray:
+    """The spectra k of the forms of the quadratic terms, ``term(u) = 1/2 u . (k u)``, (terms, *shape)."""
+    grids = np.meshgrid(*(2 * np.pi * np.arange(n) / n for n in shape), indexing="ij")
+    waves = [2 * np.cos(sum(n * grid for n, grid in zip(lag, grids, strict=True))) for lag in _LAGS[len(shape)]]
+    return np.stack([np.ones(shape), *waves])
 
 
 def has_lower_bound(couplings: np.ndarray, shape: tuple[int, ...], step: WaveletTransform | None) -> bool:
-    """Whether the terms that grow do so upwards: the quartic ones, or without those the quadratic ones.
+    """Whether the terms that grow surely do so upwards: the quartic ones, or without those the quadratic ones.
 
-    Along all fields, or, with one level of a transform, those without a coarser field: what is given does not grow.
-    The quartic terms are looked at on fields that are the first to tell: constant, striped, a single site, random.
+    Along all fields, or, with one level of a transform, those without a coarser field: what is given does not grow. Of
+    quartic terms it is asked along all fields.
     """
     quadratic, quartic = num_terms(len(shape))
     highest = couplings[quadratic : quadratic + quartic]
     if not np.any(highest):
-        return _least_curvature(jnp.asarray(couplings[:quadratic], float), shape, step) > 0
-    signs = [np.ones(shape)]
-    for axis, length in enumerate(shape):
-        stripes = (1 - 2 * (np.arange(length) % 2)).reshape([-1 if k == axis else 1 for k in range(len(shape))])
-        signs += [sign * stripes for sign in signs]
-    site = np.zeros(shape)
-    site[(0,) * len(shape)] = 1.0
-    fields = jnp.asarray(np.stack([*signs, site, *np.random.default_rng(0).normal(size=(64, *shape))]), float)
-    if step is not None:
-        low, details = step.split(fields)
-        fields = step.merge(jnp.zeros_like(low), details)
-        fields = fields[np.asarray(jnp.max(jnp.abs(fields), axis=tuple(range(1, fields.ndim)))) > _ZERO]
-    return bool(np.min(np.asarray(jax.vmap(quartic_terms)(fields)) @ highest) > 0)
+        return _least_curvature(couplings[:quadratic], shape, step) > 0
+    return float(sum(2 * _share_of(b, c) for b, c in highest[1:].reshape(-1, 2))) < highest[0] / 4
 
 
-def _least_curvature(couplings: Array, shape: tuple[int, ...], step: WaveletTransform | None) -> float:
+def _share_of(product: float, mixed: float) -> float:
+    """The least a for which ``a (u^4 + v^4) + b u^2 v^2 + c u v (u^2 + v^2)`` is nowhere negative; not below zero.
+
+    Every site has two neighbours along an axis, so it gives this to each of two bonds. Over ``u^2 v^2`` the form is
+    ``a (s^2 - 2) + b + c s`` with ``s = u/v + v/u``, whose size is 2 at least.
+    """
+    b, c = float(product), float(mixed)
+    turns = [2.0, -2.0]
+    if c and b**2 >= 2 * c**2:
+        turns += [(-b + sign * np.sqrt(b**2 - 2 * c**2)) / c for sign in (1, -1)]
+    return max(0.0, *(-(b + c * s) / (s**2 - 2) for s in turns if abs(s) >= 2))
+
+
+def _least_curvature(couplings: np.ndarray, shape: tuple[int, ...], step: WaveletTransform | None) -> float:
     """The smallest eigenvalue of the quadratic terms' form, along all fields or along details."""
+    spectrum = np.tensordot(couplings, quadratic_spectra(shape), 1)
     if step is None:
-        return float(jnp.min(symbol_of(couplings, shape)))
-    low, details = step.split(jnp.zeros(shape))
-
-    @jax.jit
-    def form(d: Array) -> Array:
-        part = d.reshape(details.shape)
-        return jax.grad(lambda d: jnp.dot(couplings, quadratic_terms(step.merge(low, d))))(part).ravel()
-
-    size = details.size
-    if size <= _DENSE:
-        return float(np.linalg.eigvalsh(np.asarray(jax.vmap(form)(jnp.eye(size)), np.float64))[0])
-    # The largest of what is left to a bound.
-    bound = 2 * jnp.sum(jnp.abs(couplings))
-    start = jax.random.normal(jax.random.key(0), (size, 4))
-    found = lobpcg_standard(lambda x: bound * x - jax.vmap(form, in_axes=1, out_axes=1)(x), start)[0]
-    return float(bound - jnp.max(found))
+        return float(spectrum.min())
+    return float(np.linalg.eigvalsh(band_blocks(spectrum, step.wavelet)[..., 1:, 1:]).min())

@@ -17,7 +17,8 @@ from scoresample.scores import (
     named_sites,
     scale_modes,
 )
-from scoresample.wavelets._lattice_terms import bounded_part, num_terms, quartic_terms, symbol_of
+from scoresample.wavelets._given import check_coarser_field, own_axis
+from scoresample.wavelets._lattice_terms import bounded_part, num_terms, quadratic_spectra, quartic_terms
 from scoresample.wavelets._transform import WaveletTransform
 
 
@@ -112,7 +113,8 @@ class LocalEnergyPath(AbstractDensityPath):
             )
         self.mean_deviation = None if mean_deviation is None else jnp.asarray(mean_deviation, dtype)
         self.mean, self.deviation = jnp.asarray(mean, dtype), jnp.asarray(deviation, dtype)
-        self.symbol = symbol_of(couplings[:quadratic], shape).astype(dtype)
+        half = quadratic_spectra(shape)[..., : shape[-1] // 2 + 1]
+        self.symbol = jnp.tensordot(self.couplings[:quadratic], jnp.asarray(half, dtype), 1)
         self.structure, self.constrain = structure, named_sites
         self.frame = make_frame(mean if transform is None else None, scale, structure)
 
@@ -127,11 +129,7 @@ class LocalEnergyPath(AbstractDensityPath):
         """
         if self.transform is None:
             raise ValueError("this is the law of the coarsest field, which is given nothing.")
-        space = self.structure.shape[1:]
-        if low.shape != space and low.shape[1:] != space:
-            raise ValueError(
-                f"`low` must be the coarser field, of shape {space}, or {('particles', *space)}, got {low.shape}."
-            )
+        check_coarser_field(low, self.structure.shape[1:])
         return eqx.tree_at(lambda s: s.low, self, low.astype(self.structure.dtype), is_leaf=lambda leaf: leaf is None)
 
     def energy(self, field: Array) -> Array:
@@ -171,7 +169,4 @@ class LocalEnergyPath(AbstractDensityPath):
 
     def condition_axes(self) -> Any:
         """None, or a tree that marks the coarser field where every particle has its own."""
-        if self.low is None or self.low.ndim == len(self.structure.shape) - 1:
-            return None
-        everything = jax.tree.map(lambda _: None, self)
-        return eqx.tree_at(lambda s: s.low, everything, 0, is_leaf=lambda leaf: leaf is None)
+        return own_axis(self, lambda s: s.low, len(self.structure.shape) - 1)

@@ -144,6 +144,20 @@ def test_energies_without_a_lower_bound_are_seen() -> None:
     assert not has_lower_bound(couplings, (4, 4), step)
 
 
+def test_the_bound_of_quartic_terms_is_that_of_fields_of_two_values() -> None:
+    """On a line those are the first to tell."""
+    quadratic, _ = num_terms(1)
+    angles = np.linspace(0, np.pi, 2001)
+    pairs = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    terms = np.array([[0.25 * np.sum(x**4), 2 * np.prod(x**2), 2 * np.prod(x) * np.sum(x**2)] for x in pairs])
+    answers = []
+    for couplings in np.random.default_rng(0).normal([4, 0, 0], [2, 1, 0.7], size=(200, 3)):
+        bounded = bool(np.min(terms @ couplings) > 0)
+        answers.append(bounded)
+        assert has_lower_bound(np.concatenate([np.zeros(quadratic), couplings]), (4,), None) == bounded
+    assert 20 < sum(answers) < 180
+
+
 @pytest.mark.parametrize("shape", [(32, 32), (2048,)])
 def test_the_least_curvature_of_large_fields_is_found(shape: tuple[int, ...]) -> None:
     """Without couplings of neighbours it is the coupling of a site; just below zero there is no bound."""
