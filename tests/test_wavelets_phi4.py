@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import pytest
 
 import scoresample as ss
 from examples.papers import wavelets_phi4
-from examples.papers.wavelets_phi4 import Gap, augmented, variation
+from examples.papers.wavelets_phi4 import Gap, augmented, gaps, variation
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,6 +46,29 @@ def test_gaps_are_in_standard_errors_of_both() -> None:
     gap = Gap(1.05, 0.03, 1.0, 0.04)
     assert gap.errors == pytest.approx(1.0)
     assert gap.percent == pytest.approx(5.0)
+
+
+def test_observables_that_are_off_are_seen() -> None:
+    """Of normal draws beside normal chains: within three standard errors where laws agree, beyond where they do not."""
+    rng = np.random.default_rng(0)
+
+    def run(scale: float) -> dict[str, Gap]:
+        chains = np.abs(rng.normal(size=(10, 400)))
+        estimate = SimpleNamespace(value=chains.mean(), standard_error=chains.std() / np.sqrt(chains.size))
+        curve = (np.full(9, estimate.value), np.full(9, estimate.standard_error))
+        reference: Any = SimpleNamespace(
+            estimates=dict.fromkeys(("|m|", "action per site", "phi^2"), estimate),
+            curves={"two-point function": curve},
+        )
+        draws = scale * np.abs(rng.normal(size=(1, 1000)))
+        series = dict.fromkeys(("|m|", "action per site", "phi^2"), draws)
+        return gaps(series | {"two-point function": np.repeat(draws[..., None], 9, axis=-1)}, reference)
+
+    errors = [[gap.errors for gap in run(1.0).values()] for _ in range(100)]
+    assert list(run(1.0)) == ["|m|", "action per site", "phi^2", "C(1)", "C(4)"]
+    assert np.abs(errors).max() < 4
+    assert 0.8 < np.std(errors) < 1.2
+    assert all(gap.errors > 3 and gap.percent == pytest.approx(15, abs=8) for gap in run(1.15).values())
 
 
 def test_the_score_error_is_that_of_the_finest_scale() -> None:

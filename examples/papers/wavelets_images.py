@@ -61,10 +61,10 @@ class Setting:
     mlp_depth: int = 4
     widths: tuple[int, ...] = (32, 24)
     blocks: tuple[int, ...] = (3, 3)
-    epochs: tuple[int, ...] = (40, 18, 12)
+    epochs: tuple[int, ...] = (70, 18, 12)
     direct_width: int = 16
     direct_levels: int = 3
-    direct_epochs: int = 6
+    direct_epochs: int = 7
     batch_size: int = 64
     learning_rate: float = 2e-3
     sigma_range: tuple[float, float] = (0.03, 30.0)

@@ -4,12 +4,12 @@ Guth, Coste, De Bortoli and Mallat 2022, arXiv 2208.05003; Guth, Lempereur, Brun
 as `python -m examples.papers.wavelets_phi4 [--quick] [--json FILE] [--out FOLDER] [--cache FOLDER]`.
 
 The phi^4 model in two dimensions is disordered at kappa = .32, near its transition at .34, and ordered at .36. Fields
-of an HMC run (`phi4_reference`), each moved by random symmetries of the model, teach the score of the coarsest field
-and the conditional scores of the details of every scale; the finest ones are learned from the model's own score too,
-since given the coarser field it holds theirs. They also teach local energies of every scale, in closed form
-(`fit_wavelet_energies`). New fields are drawn from coarse to fine, by a reverse SDE with the networks' scores and by
-MALA with the energies. The exit status is 1 if a goal
-fails. References, trainings and measurements are kept in the cache folder, so an interrupted run goes on.
+of an HMC run (`phi4_reference`), each moved by random symmetries of the model, teach local energies of the coarsest
+field and of the details of every scale, in closed form (`fit_wavelet_energies`), and new fields are drawn from coarse
+to fine by MALA. Near the transition networks learn the scores of the same scales too (`fit_wavelet`), the finest ones
+from the model's own score as well, since given the coarser field it holds theirs; their fields are drawn by a reverse
+SDE. `--quick` leaves the networks out. The exit status is 1 if a goal fails. References, trainings and measurements are
+kept in the cache folder, so an interrupted run goes on.
 """
 
 import argparse
@@ -46,9 +46,7 @@ CHECKED_NOISE = 0.01
 """Noise at which the finest learned score is held against the model's own, in standard deviations of the details."""
 NUM_BINS, NUM_RESAMPLED = 20, 2000
 NUM_SHOWN = 4
-ENERGY_COPIES = 4
-"""Symmetric images of each field that the energies are found in: more hardly help."""
-SAMPLERS = ("reverse SDE", "MALA")
+ENERGIES, NETWORKS = "energies, MALA", "networks, reverse SDE"
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,17 @@ class Setting:
         length: of a side of the lattice.
         kappas: couplings of neighbours.
         hmc: of the reference.
-        copies: random symmetric images of each field that are trained on.
+        copies: random symmetric images of each field that are learned from: for energies more hardly help.
         widths: of the networks: multilayer perceptrons of the coarsest field and the details beside it, else
             convolutions.
         depths: residual blocks of the networks.
         epochs: of the trainings.
         batch_size: of the trainings.
         learning_rate: of the trainings.
-        num_draws: fields that are drawn by the reverse SDE.
+        network_kappas: where networks are trained too.
+        num_draws: fields that are drawn by each model.
         num_steps: of the reverse SDE, at every scale.
-        mala_kappas: where ParallelMALA is run too.
-        mala_draws: its fields.
-        mala_steps: its moves, at every scale.
+        mala_steps: moves of ParallelMALA, at every scale.
     """
 
     length: int = 32
@@ -79,14 +76,13 @@ class Setting:
     copies: int = 4
     widths: tuple[int, ...] = (128, 128, 24, 24, 16)
     depths: tuple[int, ...] = (3, 3, 2, 2, 2)
-    epochs: tuple[int, ...] = (30, 30, 30, 15, 8)
+    epochs: tuple[int, ...] = (30, 30, 30, 20, 12)
     batch_size: int = 64
     learning_rate: float = 3e-3
-    num_draws: int = 4000
+    network_kappas: tuple[float, ...] = (0.34,)
+    num_draws: int = 2000
     num_steps: int = 40
-    mala_kappas: tuple[float, ...] = KAPPAS
-    mala_draws: int = 4000
-    mala_steps: int = 200
+    mala_steps: int = 300
 
     @property
     def levels(self) -> int:
@@ -95,8 +91,8 @@ class Setting:
 
 
 QUICK = Setting(
-    length=16, kappas=(0.34,), hmc=phi4_reference.QUICK, copies=20, widths=(64, 64, 16, 16), depths=(2, 2, 2, 2),
-    epochs=(10, 10, 8, 4), num_draws=1000, num_steps=25, mala_draws=1000, mala_steps=200,
+    length=16, kappas=(0.34,), hmc=phi4_reference.QUICK, widths=(64, 64, 16, 16), depths=(2, 2, 2, 2),
+    epochs=(10, 10, 8, 4), network_kappas=(), num_draws=1000, num_steps=25, mala_steps=200,
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -127,9 +123,8 @@ def augmented(fields: np.ndarray, copies: int, seed: int) -> np.ndarray:
     return images * rng.choice(np.array([-1, 1], fields.dtype), (num, 1, 1))
 
 
-def learned(target: ss.LatticePhi4, fields: np.ndarray, setting: Setting, checkpoint: Path) -> ss.WaveletPath:
-    """The path from coarse to fine, learned from fields of the reference."""
-    data = augmented(fields, setting.copies, 0)
+def learned(target: ss.LatticePhi4, data: np.ndarray, setting: Setting, checkpoint: Path) -> ss.WaveletPath:
+    """The path from coarse to fine, by networks."""
     coarsest = setting.length >> setting.levels
 
     def network(shape: tuple[int, ...], known: tuple[int, ...] | None, key: Array) -> Any:
@@ -158,8 +153,13 @@ def _noised_scores(stage: Any, details: Array, low: Array, t: Array) -> Array:
     return jax.vmap(lambda d, x: stage.given(x)(stage.process.alpha(t) * d, t))(details, low)
 
 
+@eqx.filter_jit
+def _scores_without_noise(stage: ss.LocalEnergyPath, details: Array, low: Array) -> Array:
+    return jax.vmap(lambda d, x: stage.given(x)(d, 0.0))(details, low)
+
+
 def score_error(path: ss.WaveletPath, target: ss.LatticePhi4, fields: np.ndarray) -> float:
-    """Relative error of the finest learned score at little noise.
+    """Relative error of the finest learned score, of a network at little noise.
 
     Without noise ``p(d | x_1)`` is proportional to ``exp(-S)``, so the score is the part of the model's own along the
     finest details.
@@ -167,17 +167,20 @@ def score_error(path: ss.WaveletPath, target: ss.LatticePhi4, fields: np.ndarray
     values = jnp.asarray(fields)
     low, details = path.transform.split(values)
     stage = path.stages[-1]
-    t = jnp.asarray(stage.process.time(jnp.asarray(-np.log(CHECKED_NOISE), values.dtype)), values.dtype)
-    found = stage.process.alpha(t) * _noised_scores(stage, details, low, t)
+    if isinstance(stage, ss.LocalEnergyPath):
+        found = _scores_without_noise(stage, details, low)
+    else:
+        t = jnp.asarray(stage.process.time(jnp.asarray(-np.log(CHECKED_NOISE), values.dtype)), values.dtype)
+        found = stage.process.alpha(t) * _noised_scores(stage, details, low, t)
     exact = path.transform.split(_scores(target, values))[1]
     return float(jnp.sqrt(jnp.mean((found - exact) ** 2) / jnp.mean(exact**2)))
 
 
 def sampler_of(name: str, setting: Setting) -> Any:
-    """The sampler and how many fields it draws."""
-    if name == "MALA":
-        return ss.ParallelMALA(num_steps=setting.mala_steps), setting.mala_draws
-    return ss.ReverseSDE(num_steps=setting.num_steps), setting.num_draws
+    """The sampler of a model."""
+    if name == ENERGIES:
+        return ss.ParallelMALA(num_steps=setting.mala_steps)
+    return ss.ReverseSDE(num_steps=setting.num_steps)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -261,11 +264,15 @@ def measure(kappa: float, number: int, setting: Setting, cache: Path, folder: Pa
     """Everything that is shown of one coupling."""
     target = ss.LatticePhi4((setting.length, setting.length), kappa)
     reference = hmc_reference(target, jax.random.key(number), setting=setting.hmc, cache=cache)
-    path = learned(target, reference.fields, setting, folder)
+    data = augmented(reference.fields, setting.copies, 0)
     started = time.perf_counter()
-    energies = ss.fit_wavelet_energies(augmented(reference.fields, ENERGY_COPIES, 0), levels=setting.levels, even=True)
-    paths = {"reverse SDE": path, "MALA": energies}
-    taken = {"reverse SDE": sum(stage.record.seconds for stage in path.stages), "MALA": time.perf_counter() - started}
+    paths = {ENERGIES: ss.fit_wavelet_energies(data, levels=setting.levels, even=True)}
+    taken = {ENERGIES: time.perf_counter() - started}
+    networks: list[Any] = []
+    if kappa in setting.network_kappas:
+        paths[NETWORKS] = learned(target, data, setting, folder)
+        networks = list(zip(paths[NETWORKS].stage_names(), paths[NETWORKS].stages, strict=True))
+        taken[NETWORKS] = sum(stage.record.seconds for _, stage in networks)
     size = reference.estimates["|m|"]
     burn_in = setting.hmc.num_burn_in * setting.hmc.num_chains * setting.hmc.num_integration_steps
     cell: dict[str, Any] = {
@@ -283,10 +290,10 @@ def measure(kappa: float, number: int, setting: Setting, cache: Path, folder: Pa
                     "name": name, "seconds": stage.record.seconds, "parameters": stage.record.num_parameters,
                     "epoch": stage.record.best_epoch + 1, "loss": stage.record.best_loss,
                 }
-                for name, stage in zip(path.stage_names(), path.stages, strict=True)
+                for name, stage in networks
             ],
         },
-        "score error": score_error(path, target, reference.fields[::5]),
+        "score errors": {name: score_error(path, target, reference.fields[::5]) for name, path in paths.items()},
         "copies": setting.copies,
         "samplers": {},
         "|m|": np.abs(reference.series["m"]).reshape(-1)[::10].tolist(),
@@ -294,13 +301,12 @@ def measure(kappa: float, number: int, setting: Setting, cache: Path, folder: Pa
         "wavenumbers": reference.wavenumbers.tolist(),
         "fields": reference.fields[:: len(reference.fields) // NUM_SHOWN][:NUM_SHOWN].tolist(),
     }  # fmt: skip
-    for name in SAMPLERS:
-        if name == "MALA" and kappa not in setting.mala_kappas:
-            continue
-        sampler, num = sampler_of(name, setting)
+    num = setting.num_draws
+    for name, path in paths.items():
         draws = ss.sample(
-            paths[name], sampler, key=jax.random.key(2), num_chains=1, num_samples=num, batch_size=min(num, 500)
-        )
+            path, sampler_of(name, setting), key=jax.random.key(2), num_chains=1, num_samples=num,
+            batch_size=min(num, 500),
+        )  # fmt: skip
         fields = np.asarray(draws.position)
         series = observables(target, jnp.asarray(fields))
         cell["samplers"][name] = {
@@ -345,26 +351,32 @@ def goal_rows(cells: Cells) -> list[tuple[str, str, str, bool]]:
                 f"{claim}: total variation of binned |m|, over its mean under one law", f"{distance / null:.2f}",
                 f"<= {most / null:.2f}", distance <= most,
             ))  # fmt: skip
-        error = cell["score error"]
-        rows.append((
-            f"kappa = {kappa:g}: finest score at little noise, relative error", f"{error:.3f}",
-            f"<= {MOST_SCORE_ERROR:g}", error <= MOST_SCORE_ERROR,
-        ))  # fmt: skip
+        for name, error in cell["score errors"].items():
+            where = "without noise" if name == ENERGIES else f"at noise {CHECKED_NOISE:g}"
+            rows.append((
+                f"kappa = {kappa:g}, {name}: finest score {where}, relative error", f"{error:.3f}",
+                f"<= {MOST_SCORE_ERROR:g}", error <= MOST_SCORE_ERROR,
+            ))  # fmt: skip
     return rows
+
+
+def models_of(cells: Cells) -> tuple[str, ...]:
+    """The models that were drawn from at any kappa."""
+    return tuple(name for name in (ENERGIES, NETWORKS) if any(name in cell["samplers"] for cell in cells.values()))
 
 
 def values_table(cells: Cells) -> str:
     """Observables with one standard error in units of their last digits."""
-    lines = []
+    lines, models = [], models_of(cells)
     for kappa, cell in cells.items():
         columns = {name: {w: Gap(*g) for w, g in each["gaps"].items()} for name, each in cell["samplers"].items()}
-        for what, gap in columns[SAMPLERS[0]].items():
+        for what, gap in columns[ENERGIES].items():
             drawn = [
                 with_error(columns[name][what].found, columns[name][what].found_se) if name in columns else ""
-                for name in SAMPLERS
+                for name in models
             ]
             lines.append([f"{kappa:g}", what, with_error(gap.reference, gap.reference_se), *drawn])
-    return table(["kappa", "mean", "HMC", *SAMPLERS], lines)
+    return table(["kappa", "mean", "HMC", *models], lines)
 
 
 def costs_table(cells: Cells) -> str:
@@ -375,25 +387,30 @@ def costs_table(cells: Cells) -> str:
         rows.setdefault(name, []).append(text)
 
     for cell in cells.values():
-        hmc, training = cell["hmc"], cell["training"]
+        hmc = cell["hmc"]
         add("HMC: target evaluations, with burn-in, millions", f"{hmc['evaluations'] / 1e6:.1f}")
         add("HMC: seconds", f"{hmc['seconds']:.0f}")
         add("HMC: trajectories to an independent |m|", f"{hmc['steps']:.1f}")
         add("HMC: target evaluations to an independent |m|", f"{hmc['evaluations per independent']:.0f}")
         add("HMC: milliseconds to an independent |m|", f"{1e3 * hmc['seconds per independent']:.1f}")
-        add("training: target evaluations beyond HMC's, one for each image", f"{hmc['fields'] * cell['copies']}")
-        for name in SAMPLERS:
-            add(f"{name}: seconds of its training", f"{training['seconds'][name]:.0f}")
-        for name in SAMPLERS:
+        for name in models_of(cells):
             each = cell["samplers"].get(name)
-            full = "" if each is None else f"{each['full size nfe']:.0f}"
-            time_of = "" if each is None else f"{1e3 * each['seconds'] / each['draws']:.1f}"
-            add(f"{name}: evaluations of a field, in full sizes", full)
-            add(f"{name}: milliseconds of a field", time_of)
-        drawn = cell["samplers"][SAMPLERS[0]]
-        saved = hmc["seconds per independent"] - drawn["seconds"] / drawn["draws"]
-        count = f"{training['seconds'][SAMPLERS[0]] / saved:.0f}" if saved > 0 else "never"
-        add("fields after which the networks are paid for, the reference not counted", count)
+            texts = [""] * 5
+            if each is not None:
+                training, own = cell["training"]["seconds"][name], each["seconds"] / each["draws"]
+                saved = hmc["seconds per independent"] - own
+                more = 0 if name == ENERGIES else hmc["fields"] * cell["copies"]
+                texts = [
+                    f"{training:.0f}", str(more), f"{each['full size nfe']:.0f}", f"{1e3 * own:.1f}",
+                    f"{training / saved:.0f}" if saved > 0 else "never",
+                ]  # fmt: skip
+            for what, text in zip(
+                ("seconds of learning", "target evaluations of learning, beyond HMC's",
+                 "own evaluations of a field, in full sizes", "milliseconds of a field",
+                 "fields after which learning is paid for, the reference not counted"),
+                texts, strict=True,
+            ):  # fmt: skip
+                add(f"{name}: {what}", text)
     return table(["", *[f"kappa = {kappa:g}" for kappa in cells]], [[name, *texts] for name, texts in rows.items()])
 
 
@@ -412,13 +429,13 @@ def figure_of(cells: Cells) -> Figure:
     plt.rcParams |= {"font.size": 10}
     figure = plt.figure(figsize=(13, 4.1 * len(cells)), layout="constrained")
     strips = figure.subfigures(len(cells), 1, squeeze=False)[:, 0]
-    colours = dict(zip(SAMPLERS, ("#D55E00", "#0072B2"), strict=True))
+    colours = {ENERGIES: "#0072B2", NETWORKS: "#D55E00"}
     for strip, (kappa, cell) in zip(strips, cells.items(), strict=True):
         strip.suptitle(f"kappa = {kappa:g}")
         left, right = strip.subfigures(1, 2, width_ratios=[1.05, 2])
         sheets = left.subplots(2, NUM_SHOWN)
-        wavelets = cell["samplers"][SAMPLERS[0]]
-        for row, name, fields in zip(sheets, ("HMC", "wavelets"), (cell["fields"], wavelets["fields"]), strict=True):
+        wavelets = cell["samplers"][ENERGIES]
+        for row, name, fields in zip(sheets, ("HMC", ENERGIES), (cell["fields"], wavelets["fields"]), strict=True):
             row[0].set_title(name, loc="left", fontsize=10)
             for panel, values in zip(row, fields, strict=True):
                 panel.imshow(values, cmap="RdBu_r", vmin=-1.6, vmax=1.6)
@@ -457,17 +474,21 @@ def report(cells: Cells, setting: Setting, picture: str) -> tuple[list[str], lis
         "Guth, Coste, De Bortoli and Mallat 2022, [arXiv 2208.05003](https://arxiv.org/abs/2208.05003); "
         "Guth, Lempereur, Bruna and Mallat 2023, [arXiv 2306.00181](https://arxiv.org/abs/2306.00181). At a phase "
         "transition fields have structure at all scales; their law given the field at half the size does not: it is "
-        "local. [`fit_wavelet`][scoresample.fit_wavelet] learns these conditional laws.",
+        "local. [`fit_wavelet_energies`][scoresample.fit_wavelet_energies] learns these conditional laws as local "
+        "energies, in closed form; [`fit_wavelet`][scoresample.fit_wavelet] with networks.",
         f"[`LatticePhi4`][scoresample.LatticePhi4] on {length} x {length} sites with lam = 1: disordered at kappa "
         f"= .32, near its transition at .34, ordered at .36. HMC: {hmc.num_chains} chains of "
         f"{hmc.num_blocks * hmc.block_length} trajectories of {hmc.num_integration_steps} steps, one field in "
-        f"{hmc.thinning} kept, each trained on in {setting.copies} images under random symmetries of the model: sign, "
-        f"shifts, reflections, transposition. Haar wavelets, {setting.levels} scales. The finest details are learned "
-        f"from the model's own score too. {setting.num_draws:,} fields by [`ReverseSDE`][scoresample.ReverseSDE] with "
-        f"{setting.num_steps} steps at every scale; {setting.mala_draws:,} by "
-        f"[`ParallelMALA`][scoresample.ParallelMALA] with {setting.mala_steps} moves, from the local energies that "
-        "[`fit_wavelet_energies`][scoresample.fit_wavelet_energies] finds in closed form in "
-        f"{ENERGY_COPIES} images of each field.",
+        f"{hmc.thinning} kept, each learned from in {setting.copies} images under random symmetries of the model: "
+        f"sign, shifts, reflections, transposition. Haar wavelets, {setting.levels} scales. {setting.num_draws:,} "
+        f"fields are drawn from the energies by [`ParallelMALA`][scoresample.ParallelMALA] with {setting.mala_steps} "
+        "moves at every scale"
+        + (
+            f", and as many from the networks by [`ReverseSDE`][scoresample.ReverseSDE] with {setting.num_steps} "
+            "steps. The networks' finest details are learned from the model's own score too."
+            if setting.network_kappas
+            else "."
+        ),
         "The reference is also what was trained on: its own errors, with which it stands in the gaps, are in part "
         "inherited. A gap of three standard errors is therefore a mild goal; the percentages say how large it is.",
         *([picture] if picture else []),
@@ -477,9 +498,8 @@ def report(cells: Cells, setting: Setting, picture: str) -> tuple[list[str], lis
         ),
         f"## The observables\n\nMeans with one standard error in units of their last digits.\n\n{values_table(cells)}",
         "## What a field costs\n\nHMC's fields are dependent: what counts is the integrated autocorrelation time of "
-        "|m|, the slowest even observable. Draws of the wavelet path are independent. An evaluation of a network is "
-        f"not one of the target, which is cheap here: the seconds compare.\n\n{costs_table(cells)}",
-        f"## The trainings\n\n{trainings_table(cells)}",
+        "|m|, the slowest even observable. Draws of the wavelet paths are independent. Their evaluations are of "
+        f"what was learned, not of the target, which is cheap here: the seconds compare.\n\n{costs_table(cells)}",
     ]
     failed = [
         f"kappa = {kappa:g}, {name}: {', '.join(each['checks'])}"
@@ -487,8 +507,16 @@ def report(cells: Cells, setting: Setting, picture: str) -> tuple[list[str], lis
         for name, each in cell["samplers"].items()
         if each["checks"]
     ]
+    if any(cell["training"]["stages"] for cell in cells.values()):
+        parts.append(f"## The trainings of networks\n\n{trainings_table(cells)}")
     if failed:
-        parts.append("Checks of the runs that did not pass: " + "; ".join(failed) + ".")
+        parts.append("## Checks of the runs that did not pass\n\n" + "; ".join(failed) + ".")
+    if "coarsest field" in parts[-1]:
+        parts.append(
+            "The coarsest field has two modes, of either sign, between which short chains do not cross. Their shares "
+            "are those of the start, a symmetric law: half each, as they should be. Where the shares are not known "
+            "from a symmetry, such a run cannot be trusted, and the check says so."
+        )
     return parts, [what for what, *_, holds in rows if not holds]
 
 
@@ -502,14 +530,14 @@ def main() -> int:
     """Run HMC, train, draw, measure, and print the tables and keep them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="16 x 16 sites, one kappa, small networks")
+    size.add_argument("--quick", action="store_true", help="16 x 16 sites, one kappa, no networks")
     size.add_argument("--full", action="store_true", help="32 x 32 sites and three kappas, the default")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "scoresample-papers")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path, help="folder of the page and picture; with --quick nothing is kept")
     options = parser.parse_args()
     setting, folder = QUICK if options.quick else Setting(), options.cache
-    drawing = ("num_draws", "num_steps", "mala_kappas", "mala_draws", "mala_steps", "kappas")
+    drawing = ("num_draws", "num_steps", "mala_steps", "network_kappas", "kappas")
     cells: Cells = {}
     for kappa in setting.kappas:
         started, number = time.perf_counter(), KAPPAS.index(kappa)

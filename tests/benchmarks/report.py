@@ -25,6 +25,8 @@ def machine() -> str:
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, with columns wide enough to be read as plain text."""
+    # A bar inside a cell would end it.
+    header, *lines = ([cell.replace("|", "\\|") for cell in line] for line in [header, *lines])
     widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
 
     def row(cells: Sequence[str]) -> str:
