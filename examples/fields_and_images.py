@@ -52,6 +52,13 @@ def main(out: Path, *, quick: bool) -> None:
     runs["learned"] = ss.sample(learned, ss.ReverseSDE(num_steps=30), key=keys[6], num_samples=num, num_chains=1)
     # --8<-- [end:learned]
 
+    # --8<-- [start:energies]
+    energies = ss.fit_wavelet_energies(fields, levels=2, even=True)  # even: x and -x have the same law
+    runs["local energies"] = ss.sample(
+        energies, ss.ParallelMALA(num_steps=200), key=keys[7], num_samples=num, num_chains=1
+    )
+    # --8<-- [end:energies]
+
     # --8<-- [start:density]
     density = ss.CascadedDensity(scales)
     one = fields[0]

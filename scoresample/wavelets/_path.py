@@ -116,5 +116,12 @@ class WaveletPath(AbstractCascadedPath):
         return 0.0
 
     def with_process(self, process: AbstractNoiseProcess) -> "WaveletPath":
-        """The same scales, each noised by another process."""
+        """The same scales, each noised by another process.
+
+        Raises:
+            TypeError: if a stage has no noise process: local energies are tempered instead.
+        """
+        for name, stage in zip(self.stage_names(), self.stages, strict=True):
+            if not callable(getattr(stage, "with_process", None)):
+                raise TypeError(f"`with_process`: {name} is a {type(stage).__name__}, which has no noise process.")
         return eqx.tree_at(lambda p: p.stages, self, tuple(stage.with_process(process) for stage in self.stages))

@@ -184,6 +184,8 @@ def test_fields_that_cannot_be_used_are_refused() -> None:
     with pytest.raises(ValueError, match="does not vary"):
         fit_wavelet_energies(np.zeros((200, 4, 4)))
     path = fit_wavelet_energies(fields, levels=1)
+    with pytest.raises(TypeError, match="coarsest field 2 x 2 is a LocalEnergyPath, which has no noise process"):
+        path.with_process(ss.VP())
     with pytest.raises(ValueError, match=r"call path\.given"):
         path.stages[1](jnp.zeros((3, 2, 2)), 0.0)
     with pytest.raises(ValueError, match="`low` must be the coarser field"):
