@@ -52,6 +52,13 @@ def main(out: Path, *, quick: bool) -> None:
     runs["learned"] = ss.sample(learned, ss.ReverseSDE(num_steps=30), key=keys[6], num_samples=num, num_chains=1)
     # --8<-- [end:learned]
 
+    # --8<-- [start:keep]
+    files = [out / f"scale-{number}.safetensors" for number in range(len(learned.stages))]
+    for stage, file in zip(learned.stages, files, strict=True):
+        ss.save_score(stage, file)
+    learned = ss.WaveletPath(learned.transform, [ss.load_score(file) for file in files])
+    # --8<-- [end:keep]
+
     # --8<-- [start:energies]
     energies = ss.fit_wavelet_energies(fields, levels=2, even=True)  # even: x and -x have the same law
     runs["local energies"] = ss.sample(

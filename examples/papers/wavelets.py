@@ -315,7 +315,7 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
         ),
         Goal(
             f"Draws by `sample`, mean log density of each scale against the recursion (L = {cells['drawn size']})",
-            f"|z| <= {worst:.1f}",
+            f"largest |z| {worst:.1f}",
             f"<= {STANDARD_ERRORS:g} standard errors",
             worst <= STANDARD_ERRORS,
         ),
@@ -350,7 +350,7 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
     def row(label: str, values: dict[int, Any], form: str, published: dict[int, Any] | None) -> list[list[str]]:
         lines = [[label, *(format(values[size], form) for size in every)]]
         if published:
-            lines.append([f"{label}, in the study", *(str(published.get(size, "-")) for size in every)])
+            lines.append([f"{label}, expected", *(str(published.get(size, "-")) for size in every)])
         return lines
 
     lines = row(
@@ -365,7 +365,8 @@ def report(cells: dict[str, Any], picture: str) -> tuple[list[str], bool]:
         lines += row(f"evaluations x sites, field, {grid} grid", count[grid]["direct"], ".3g", None)
     parts.append("## Condition numbers, steps and cost\n\n" + table(["", *(f"L = {size}" for size in every)], lines))
     parts.append(
-        "The coarsest field, of four sites, is a stage of its own, without a coarser one to be given: its steps count "
+        "`expected` are the numbers of an independent computation, made before this one. The coarsest field, of four "
+        "sites, is a stage of its own, without a coarser one to be given: its steps count "
         "in the number for all scales. A geometric grid closes most of the gap in steps, for it spends them where the "
         "noise is as small as the variance of the small scales."
     )

@@ -514,8 +514,8 @@ def report(cells: Cells, setting: Setting, picture: str) -> tuple[list[str], lis
     if "coarsest field" in parts[-1]:
         parts.append(
             "The coarsest field has two modes, of either sign, between which short chains do not cross. Their shares "
-            "are those of the start, a symmetric law: half each, as they should be. Where the shares are not known "
-            "from a symmetry, such a run cannot be trusted, and the check says so."
+            "are those of the start, near fields of either sign: half each, as they should be. Where the shares are "
+            "not known, such a run cannot be trusted, and the check says so."
         )
     return parts, [what for what, *_, holds in rows if not holds]
 

@@ -24,8 +24,19 @@ def short_chain_checks(stats: Mapping[str, np.ndarray]) -> list[Check]:
     acceptance_rate = float(rates[np.argmax(np.maximum(_LEAST_RATE - rates, rates - _MOST_RATE))])
     accepted = _LEAST_RATE <= acceptance_rate <= _MOST_RATE
     too_many = acceptance_rate > _MOST_RATE
+    untold = np.isnan(autocorrelation)
     return [
-        graded_check(
+        Check(
+            "memory of the short chains",
+            autocorrelation,
+            _WARN_MEMORY,
+            False,
+            "There are fewer than eight chains in a batch: nothing can be said about whether they were long enough.",
+            "Raise `batch_size` or `num_samples`.",
+            "warn",
+        )
+        if untold
+        else graded_check(
             "memory of the short chains",
             autocorrelation,
             warn=_WARN_MEMORY,

@@ -162,8 +162,13 @@ def radial_spectrum(fields: Array | np.ndarray, *, field_axes: int = 2) -> tuple
     ring = np.floor(size * min(shape) / (2 * np.pi) + 0.5 + _TIE).astype(int)
     ring = np.where(size > 0, np.maximum(ring, 1), 0)
     inside = ring <= min(shape) // 2
-    member = np.eye(min(shape) // 2 + 1)[ring[inside]]
-    member = member / member.sum(axis=0)
+    order = np.argsort(ring[inside], kind="stable")
+    chosen = np.flatnonzero(inside)[order]
+    starts = np.searchsorted(ring[chosen], np.arange(min(shape) // 2 + 1))
     power = np.abs(np.fft.fftn(values, axes=axes)) ** 2 / np.prod(shape)
     power = power.reshape(*values.shape[: values.ndim - field_axes], -1)
-    return size[inside] @ member, power[..., inside] @ member
+    counts = np.diff([*starts, len(chosen)])
+    return (
+        np.add.reduceat(size[chosen], starts) / counts,
+        np.add.reduceat(power[..., chosen], starts, axis=-1) / counts,
+    )

@@ -52,6 +52,11 @@ def sample_cascade(
             show=show,
             label=name,
         )
+        if index and draws.log_weights is not None:
+            raise ValueError(
+                f"`sampler`: {type(sampler).__name__} weighs the draws of {name!r}. Such weights hold a constant for "
+                "each condition, which would weigh the stages before. Take a sampler without weights."
+            )
         # Later stages of a particle that is lost run on zeros: it is marked, and its numbers are taken out at the end.
         part = jax.tree.map(lambda x: jnp.nan_to_num(x[0], nan=0.0, posinf=0.0, neginf=0.0), draws.position)
         known = _joined(target, index, known, part)
@@ -65,7 +70,7 @@ def _plans(plan: Any, names: tuple[str, ...]) -> Sequence[Any]:
     if not isinstance(plan, list | tuple) or hasattr(plan, "_fields") or len(plan) != len(names):
         raise ValueError(
             f"`plan`: a cascade of {len(names)} stages takes a sequence of {len(names)} plans, one for each, from "
-            "sampler.plan(path.stage(index, known), key=key); or None."
+            "sampler.plan(path.stage(index, known), key=key) with any `known` of the right shape; or None."
         )
     return plan
 
@@ -84,7 +89,6 @@ def _put_together(
     stages: list[Draws],
     names: tuple[str, ...],
 ) -> Draws:
-    weights = [draws.log_weights for draws in stages if draws.log_weights is not None]
     checks = [
         dataclasses.replace(check, name=f"{check.name}, {name}")
         for name, draws in zip(names, stages, strict=True)
@@ -105,7 +109,7 @@ def _put_together(
     return Draws(
         position=jax.tree.map(marked, position),
         kind="interacting" if sampler.interacting else "independent",
-        log_weights=sum(weights[1:], weights[0]) if weights else None,
+        log_weights=stages[0].log_weights,
         stats={"non_finite": non_finite},
         info={
             "num_warmup": 0,

@@ -11,9 +11,10 @@ from equinox import AbstractVar
 from jaxtyping import Array
 
 from scoresample.paths._base import AbstractDensityPath, AbstractScorePath
+from scoresample.paths._empirical import EmpiricalPerturbedScore
 from scoresample.paths._energy import PerturbedEnergy
 from scoresample.paths._likelihood import ProbabilityFlowDensity
-from scoresample.paths._perturbed import AbstractPerturbedScore
+from scoresample.paths._perturbed import AbstractPerturbedScore, ReclockedScore
 from scoresample.scores import AbstractDensityScore, Constrain, Position, Structure
 
 
@@ -90,7 +91,7 @@ class CascadedDensity(AbstractDensityScore):
         Raises:
             TypeError: if `path` is no cascade, a stage has neither densities nor a probability flow, or the
                 densities of one after the first are not noised: their constants are not known.
-            ValueError: if a setting of the flow is wrong.
+            ValueError: if a setting of the flow is wrong, or a stage is made of points without a bandwidth.
         """
         if not isinstance(path, AbstractCascadedPath):
             raise TypeError(f"`path` must be a cascade, such as a WaveletPath, got {type(path).__name__}.")
@@ -130,6 +131,12 @@ def _flow(
 ) -> ProbabilityFlowDensity | None:
     """The density of a stage's probability flow, or None where the stage knows its own, with its constant."""
     if isinstance(stage, AbstractPerturbedScore):
+        points = stage.inner if isinstance(stage, ReclockedScore) else stage
+        if isinstance(points, EmpiricalPerturbedScore) and not float(points.bandwidth) > 0:
+            raise ValueError(
+                f"`path`: the stage {name!r} is made of points, which have no density without noise. Smooth them: "
+                "perturb(points, process, bandwidth=...)."
+            )
         known = isinstance(stage, AbstractDensityPath) and not isinstance(stage, PerturbedEnergy)
         return None if known else ProbabilityFlowDensity(stage, **settings)
     if isinstance(stage, AbstractDensityPath):

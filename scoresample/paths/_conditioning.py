@@ -157,7 +157,7 @@ def conditioning_axes(path: Any) -> Any:
 
 def _standard(condition: Condition, frame: Frame) -> Condition:
     """Standardised: concrete conditions in double precision on the host, where they may be far from zero."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(condition)):
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((condition, frame))):
         return frame.to_standard(jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=float), condition))
     values = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), condition)
     count = sum(int((~np.isfinite(leaf)).sum()) for leaf in jax.tree.leaves(values))

@@ -48,9 +48,12 @@ def chain_memory(snapshots: tuple[Position, Position, Position], *, same_law: bo
         key: random key, for the directions.
 
     Returns:
-        Two scalars.
+        Two scalars, not a number where there are fewer than eight chains.
     """
     values = jnp.stack([_matrix(snapshot) for snapshot in snapshots])
+    if values.shape[1] < _LEAST_CHAINS:
+        unknown = jnp.full((), jnp.nan, values.dtype)
+        return ChainMemory(unknown, unknown)
     first, second = values[1] - values[0], values[2] - values[1]
     parts = [_terms_of_increments(first, second)]
     if same_law:

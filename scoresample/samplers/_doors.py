@@ -70,7 +70,8 @@ def check_path(path: Any, needed: type[AbstractScorePath], sampler: object) -> N
     if isinstance(path, AbstractCascadedPath):
         raise TypeError(
             f"`path`: {name} makes the plan of one path, but {came} is a cascade of several. Plan stage by stage, "
-            "sampler.plan(path.stage(index, known), key=key), or leave it to `sample`."
+            "sampler.plan(path.stage(index, known), key=key) with any `known` of the right shape, or leave it to "
+            "`sample`."
         )
     if needed is TemperedPath:
         raise TypeError(

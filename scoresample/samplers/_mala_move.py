@@ -38,8 +38,8 @@ def mala_move(
     """Propose ``y = x + h s(x) + sqrt(2 h) z`` and accept or reject it.
 
     The difference of the log density is that of the state's values if it has them (one evaluation), else Simpson's rule
-    for the score's line integral (two): see `MetropolisCorrector`. A proposal with a score or a position that is not
-    finite is rejected.
+    for the score's line integral (two): see `MetropolisCorrector`. A proposal with a score, a position or a density
+    that is not finite is rejected.
 
     Arguments:
         path: the path.
@@ -64,10 +64,15 @@ def mala_move(
     else:
         score_y, density_y = score_particles(path, y, t), level_densities(path, y, t)
         gained = density_y - density_x
-    log_ratio = gained + log_proposal_ratio(move, noise, score_y, h)
+    of_proposals = log_proposal_ratio(move, noise, score_y, h)
+    log_ratio = gained + of_proposals
+    # A particle where the density is zero takes the first proposal where it is not.
+    usable = jnp.isfinite(log_ratio)
+    if density_y is not None:
+        usable = jnp.isfinite(of_proposals) & jnp.isfinite(density_y) & ~jnp.isnan(log_ratio)
     uniform = jax.random.uniform(key_accept, log_ratio.shape, log_ratio.dtype, minval=jnp.finfo(log_ratio.dtype).tiny)
-    accept = (jnp.log(uniform) < log_ratio) & jnp.isfinite(log_ratio)
-    probability = jnp.where(jnp.isfinite(log_ratio), jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
+    accept = (jnp.log(uniform) < log_ratio) & usable
+    probability = jnp.where(usable, jnp.exp(jnp.minimum(log_ratio, 0.0)), 0.0)
     return _chosen(accept, MALAState(y, score_y, density_y), state), probability, accept
 
 

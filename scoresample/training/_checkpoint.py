@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.nn import DenoiserEnsemble, PreconditionedDenoiser, PreconditionedEnergy, ResidualMLP, UNet
+from scoresample.nn import (
+    DenoiserEnsemble,
+    PreconditionedDenoiser,
+    PreconditionedEnergy,
+    ResidualConv,
+    ResidualMLP,
+    UNet,
+)
 from scoresample.paths import (
     EDM,
     OU,
@@ -31,6 +38,10 @@ _KIND = "score"
 _PROCESSES = {cls.__name__: cls for cls in (VP, VE, SubVP, OU, EDM)}
 _NETWORKS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "ResidualMLP": (ResidualMLP, ("dimension", "width", "depth", "outputs", "noise_level", "condition_size")),
+    "ResidualConv": (
+        ResidualConv,
+        ("num_axes", "width", "blocks", "channels", "condition_channels", "num_scales", "periodic"),
+    ),
     "UNet": (UNet, ("shape", "width", "num_levels", "blocks", "channels", "periodic", "condition_shape")),
 }
 """Networks that a file can name, and the settings that make one of the same shapes."""
@@ -240,8 +251,8 @@ def _network_skeleton(content: dict[str, Any], network: Any, num_arrays: int) ->
     if content["class"] == _OTHER:
         if network is None:
             raise ValueError(
-                f"`network` is needed: the file holds a network of the class {content['name']}, which is not part of "
-                "this package. Pass one of the same class and sizes."
+                f"`network` is needed: of the network, a {content['name']}, the file holds the arrays alone. Pass one "
+                "of the same class and sizes."
             )
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if eqx.is_array(x) else x, network)
     if network is not None:

@@ -41,7 +41,8 @@ class ConditionalGaussianField(AbstractPerturbedScore, AbstractDensityPath):
     two on a line and four in the plane, by a small unitary matrix. Their covariance there is a Hermitian block
     ``[[A, B^*], [B, D]]``, so the details given the low-pass field have the mean ``B A^-1 low`` and the covariance
     ``D - B A^-1 B^*``, whose condition number stays small at every scale where the field's own grows with its size
-    (Guth et al. 2022, arXiv 2208.05003, section 3). In standard coordinates each band is divided by its
+    (Guth et al. 2022, arXiv 2208.05003, section 3), if the wavelet has vanishing moments enough for the exponent of the
+    spectrum: `db2` does for exponents up to 4, with 9. In standard coordinates each band is divided by its
     marginal standard deviation.
 
     Made for a condition by [`given`][scoresample.ConditionalGaussianField.given]; before that there is no score.

@@ -7,6 +7,8 @@ from jaxtyping import Array
 from scoresample.wavelets._filters import band_blocks
 from scoresample.wavelets._transform import WaveletTransform
 
+_MARGIN = 1e-6
+"""Relative: what rounding to single precision may take from a lower bound."""
 Lag = tuple[int, ...]
 _LAGS: dict[int, tuple[Lag, ...]] = {
     1: ((1,), (2,), (3,)),
@@ -152,11 +154,13 @@ def has_lower_bound(couplings: np.ndarray, shape: tuple[int, ...], step: Wavelet
     Along all fields, or, with one level of a transform, those without a coarser field: what is given does not grow. Of
     quartic terms it is asked along all fields.
     """
+    if not np.isfinite(couplings).all():
+        return False
     quadratic, quartic = num_terms(len(shape))
     highest = couplings[quadratic : quadratic + quartic]
     if not np.any(highest):
         return _least_curvature(couplings[:quadratic], shape, step) > 0
-    return float(sum(2 * _share_of(b, c) for b, c in highest[1:].reshape(-1, 2))) < highest[0] / 4
+    return float(sum(2 * _share_of(b, c) for b, c in highest[1:].reshape(-1, 2))) < (1 - _MARGIN) * highest[0] / 4
 
 
 def _share_of(product: float, mixed: float) -> float:
@@ -173,8 +177,8 @@ def _share_of(product: float, mixed: float) -> float:
 
 
 def _least_curvature(couplings: np.ndarray, shape: tuple[int, ...], step: WaveletTransform | None) -> float:
-    """The smallest eigenvalue of the quadratic terms' form, along all fields or along details."""
+    """The smallest eigenvalue of the quadratic terms' form, along all fields or along details, less a margin."""
     spectrum = np.tensordot(couplings, quadratic_spectra(shape), 1)
-    if step is None:
-        return float(spectrum.min())
-    return float(np.linalg.eigvalsh(band_blocks(spectrum, step.wavelet)[..., 1:, 1:]).min())
+    if step is not None:
+        spectrum = np.linalg.eigvalsh(band_blocks(spectrum, step.wavelet)[..., 1:, 1:])
+    return float(spectrum.min() - _MARGIN * np.abs(spectrum).max())

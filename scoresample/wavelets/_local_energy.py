@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from scoresample.paths import AbstractDensityPath, Frame, make_frame
@@ -16,6 +17,7 @@ from scoresample.scores import (
     mode_counts,
     named_sites,
 )
+from scoresample.wavelets._field_kernels import FieldKernels
 from scoresample.wavelets._given import check_coarser_field, own_axis
 from scoresample.wavelets._lattice_terms import bounded_part, num_terms, quadratic_spectra, quartic_terms
 from scoresample.wavelets._transform import WaveletTransform
@@ -26,13 +28,14 @@ class LocalEnergyPath(AbstractDensityPath):
 
     ``E = sum_k c_k term_k(u)``, u the finer field minus its mean over its standard deviation. The terms are products of
     a site with those around it (up to three sites away), quartic ones of a site and its nearest neighbours, and bumps
-    of single sites, a free potential where the data lie. All are translation invariant; fields are periodic. E is
-    exact for the finest scale of a model with such an action, and of the same form, nearly, for the coarser ones.
-    Without a transform this is the law of the coarsest field, which has a potential of its mean too.
+    of single sites, a flexible potential within some 2.5 standard deviations. All are translation invariant; fields are
+    periodic. E is exact for the finest scale of a model with such an action, and of the same form, nearly, for the
+    coarser ones. Without a transform this is the law of the coarsest field, which has a potential of its mean too.
 
-    The path is tempered, ``log p_t = t log N(z; 0, I) - (1 - t) E`` in standard coordinates: a start for
-    [`ParallelMALA`][scoresample.ParallelMALA], which needs t=0 alone, or a ladder for annealed samplers. Densities
-    are known up to a constant *for each coarser field*.
+    The path is tempered, ``log p_t = t log q - (1 - t) E``: a start for [`ParallelMALA`][scoresample.ParallelMALA],
+    which needs t=0 alone, or a ladder for annealed samplers. q is standard normal in standard coordinates; that of the
+    coarsest field is a mixture of normal laws around some of the fields it was learned from, where there are any.
+    Densities are known up to a constant *for each coarser field*.
 
     Source: Guth, Lempereur, Bruna and Mallat 2023, arXiv 2306.00181 (conditional energies of a field across wavelet
     scales as quadratic forms and scalar potentials).
@@ -45,7 +48,8 @@ class LocalEnergyPath(AbstractDensityPath):
         mean_deviation: that of the field's mean over `deviation`; None where details are given the coarser field.
         even: whether fields x and -x have the same energy, by construction.
         low: the coarser field, with a leading axis where each particle has its own; None before it is given.
-        symbol: the spectrum of the quadratic couplings, made from them once.
+        start: the law q of the coarsest field, in standard coordinates; None for the standard normal one.
+        symbol: the spectrum of the quadratic couplings, made from them once: other couplings take another path.
 
     Examples:
         >>> import jax
@@ -64,6 +68,7 @@ class LocalEnergyPath(AbstractDensityPath):
     mean_deviation: Array | None
     even: bool = eqx.field(static=True)
     low: Array | None
+    start: FieldKernels | None
     symbol: Array
     frame: Frame
     structure: Structure
@@ -80,6 +85,7 @@ class LocalEnergyPath(AbstractDensityPath):
         scale: Position,
         even: bool,
         mean_deviation: float | None = None,
+        start: FieldKernels | None = None,
     ) -> None:
         """Make the law from its couplings; [`fit_wavelet_energies`][scoresample.fit_wavelet_energies] finds them.
 
@@ -92,10 +98,11 @@ class LocalEnergyPath(AbstractDensityPath):
             scale: of the details, by which they are divided.
             even: whether the energy is that of -x too; if so, the mean must be 0.
             mean_deviation: of the mean of the coarsest field, over `deviation`; only without a transform.
+            start: the law that the coarsest field starts from, in standard coordinates; None for a standard normal one.
 
         Raises:
-            ValueError: if the number of couplings does not fit, or `mean_deviation` is given with a transform, or
-                missing without.
+            ValueError: if the number of couplings does not fit, an even energy has a mean, or `mean_deviation` is given
+                with a transform, or missing without.
         """
         shape = structure.shape if transform is None else transform.shape
         quadratic, quartic = num_terms(len(shape))
@@ -103,6 +110,8 @@ class LocalEnergyPath(AbstractDensityPath):
         wanted = quadratic + quartic + bounded_part(jnp.zeros(shape), deviation_of_mean, even=even).size
         if couplings.shape != (wanted,):
             raise ValueError(f"`couplings` must be {wanted} numbers, one of each term, got shape {couplings.shape}.")
+        if even and mean != 0:
+            raise ValueError(f"`mean` must be 0 for an even energy, got {mean}.")
         dtype = structure.dtype
         self.transform, self.even, self.low = transform, even, None
         self.couplings = couplings.astype(dtype)
@@ -112,8 +121,14 @@ class LocalEnergyPath(AbstractDensityPath):
             )
         self.mean_deviation = None if mean_deviation is None else jnp.asarray(mean_deviation, dtype)
         self.mean, self.deviation = jnp.asarray(mean, dtype), jnp.asarray(deviation, dtype)
+        if start is not None and (transform is not None or start.centres.shape[1:] != shape):
+            raise ValueError(
+                f"`start` belongs to the coarsest field, without `transform`, of shape {shape}, got fields of shape "
+                f"{start.centres.shape[1:]}."
+            )
+        self.start = start
         half = quadratic_spectra(shape)[..., : shape[-1] // 2 + 1]
-        self.symbol = jnp.tensordot(self.couplings[:quadratic], jnp.asarray(half, dtype), 1)
+        self.symbol = jnp.asarray(np.tensordot(np.asarray(couplings[:quadratic], np.float64), half, 1), dtype)
         self.structure, self.constrain = structure, named_sites
         self.frame = make_frame(mean if transform is None else None, scale, structure)
 
@@ -147,7 +162,7 @@ class LocalEnergyPath(AbstractDensityPath):
         return whole + jnp.dot(couplings[quadratic + quartic :], bounded_part(third, of_mean, even=self.even))
 
     def standard_logdensity(self, z: Array, t: Array) -> Array:
-        """``-t |z|^2 / 2 - (1 - t) E`` at one point, up to a constant for each level and coarser field."""
+        """``t log q - (1 - t) E`` at one point, up to a constant for each level and coarser field."""
         field = self.frame.to_position(z)
         if self.transform is not None:
             if self.low is None:
@@ -155,15 +170,18 @@ class LocalEnergyPath(AbstractDensityPath):
             field = self.transform.merge(self.low.astype(z.dtype), field)
         time = jnp.asarray(t).astype(z.dtype)
         volume = self.frame.log_volume(self.structure).astype(z.dtype)
-        return -0.5 * time * jnp.sum(z**2) + (1 - time) * (volume - self.energy(field))
+        reference = -0.5 * jnp.sum(z**2) if self.start is None else self.start.logdensity(z)
+        return time * reference + (1 - time) * (volume - self.energy(field))
 
     def standard_score(self, z: Array, t: Array) -> Array:
         """Its derivative."""
         return jax.grad(self.standard_logdensity)(z, t)
 
     def sample_reference(self, key: Array, num_particles: int, t: Array | float = 1.0) -> Array:
-        """Standard normal draws, whatever t."""
+        """Draws of q, whatever t."""
         del t
+        if self.start is not None:
+            return self.start.sample(key, num_particles)
         return jax.random.normal(key, (num_particles, *self.structure.shape), self.structure.dtype)
 
     def lipschitz(self, t: Array) -> None:

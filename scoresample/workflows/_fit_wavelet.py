@@ -107,7 +107,7 @@ def fit_wavelet(
     if clean is not None and settings.get("loss", "denoising") != "denoising":
         raise ValueError(f"`scores` are targets of the denoising loss; the {settings['loss']} loss has none.")
     number = 2 if shared else transform.levels + 1
-    epochs = [num_epochs] * number if isinstance(num_epochs, int) else list(num_epochs)
+    epochs = [num_epochs] * number if isinstance(num_epochs, int | np.integer) else list(num_epochs)
     if len(epochs) != number:
         raise ValueError(f"`num_epochs` must be one number, or {number} of them, got {len(epochs)}.")
     if shared and (settings.get("parametrisation") == "energy" or settings.get("num_members", 1) > 1):

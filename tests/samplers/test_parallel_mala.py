@@ -262,7 +262,11 @@ def test_the_memory_of_chains_is_measured_and_seldom_imagined(same_law: bool) ->
 
 def test_too_few_chains_say_nothing_and_chains_at_rest_everything() -> None:
     few = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 2)), dtype=float)
-    assert float(chain_memory((few[0], few[1], few[2]), same_law=True, key=jax.random.key(0)).bound) == -1.0
+    assert np.isnan(float(chain_memory((few[0], few[1], few[2]), same_law=True, key=jax.random.key(0)).bound))
+    untold = check(draw(tempered(quartic, 1), 5, num_steps=10), MEMORY)
+    assert not untold.passed
+    assert untold.severity == "warn"
+    assert "fewer than eight chains" in untold.cause
     still = jnp.ones((20, 2))
     assert float(chain_memory((still, still, still), same_law=False, key=jax.random.key(0)).bound) == 1.0
 
@@ -276,6 +280,14 @@ def test_starts_and_moves_that_are_not_finite_stand_still() -> None:
     assert 0.05 < outside < 0.3
     assert np.isfinite(draws.position).all()
     assert not check(draws, STUCK).passed
+
+
+def test_chains_that_start_where_the_density_is_zero_come_in() -> None:
+    half = tempered(lambda x: jnp.sum(jnp.where(x > 0, -0.5 * x**2, -jnp.inf)), 1)
+    draws = draw(half, 1000)
+    found = np.asarray(draws.position).ravel()
+    assert (found > 0).all()
+    assert abs(found.mean() - np.sqrt(2 / np.pi)) < 4 * np.sqrt((1 - 2 / np.pi) / 1000)
 
 
 def test_a_score_that_is_nowhere_finite_is_never_accepted() -> None:

@@ -13,7 +13,7 @@ import safetensors.numpy
 from jaxtyping import Array
 
 import scoresample as ss
-from scoresample.nn import UNet
+from scoresample.nn import ResidualConv, UNet
 from scoresample.scores import Position
 from scoresample.training import _archive, _fit
 from tests.training.test_fit import Gain, correlated, gain
@@ -41,6 +41,12 @@ SCORES: dict[str, Any] = {
         network=lambda key: UNet((4, 4), width=4, num_levels=1, periodic=True, key=key),
         standardise="arrays",
     ),
+    "details of a field": lambda: fit(
+        np.random.default_rng(0).normal(size=(60, 3, 4, 4)),
+        conditions=np.random.default_rng(1).normal(size=(60, 4, 4)),
+        network=lambda key: ResidualConv(2, width=4, blocks=1, channels=3, condition_channels=1, key=key),
+        standardise="arrays",
+    ).given(np.ones((4, 4))),
     "a conditional score": lambda: fit(
         correlated(60), conditions={"a": np.arange(60) % 7, "b": correlated(60, 1)}
     ).given({"a": 3, "b": np.array([1.0, 2.0])}),

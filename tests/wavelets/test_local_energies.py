@@ -8,6 +8,8 @@ from jaxtyping import Array
 
 import scoresample as ss
 from scoresample.wavelets import ConditionalGaussianField, LocalEnergyPath, WaveletTransform, fit_wavelet_energies
+from scoresample.wavelets._field_kernels import field_kernels
+from scoresample.wavelets._fit_energies import fit_energy
 from scoresample.wavelets._lattice_terms import (
     has_lower_bound,
     laplacians,
@@ -113,9 +115,10 @@ def test_draws_have_the_power_and_the_modes_of_the_fields() -> None:
         assert abs(ours.mean() - theirs.mean()) < 5 * error + 0.02
 
 
-def test_unequal_shares_of_modes_are_learned() -> None:
+@pytest.mark.parametrize("share", [0.8, 0.03])
+def test_unequal_shares_of_modes_are_learned(share: float) -> None:
     """By the likelihood: score matching does not see the shares of modes that are apart."""
-    upper = jax.random.uniform(jax.random.key(0), (4000, 1, 1)) < 0.8
+    upper = jax.random.uniform(jax.random.key(0), (4000, 1, 1)) < share
     fields = jnp.where(upper, 2.0, -2.0) + 0.7 * jax.random.normal(jax.random.key(1), (4000, 4, 4))
     coarsest = fit_wavelet_energies(fields, levels=1).stages[0]
     # Half the proposals are near each mode, and the energy is normalised by them.
@@ -123,7 +126,52 @@ def test_unequal_shares_of_modes_are_learned() -> None:
     proposals = 4.0 * signs[:, None, None] + jax.random.normal(jax.random.key(2), (4000, 2, 2))
     own = jnp.logaddexp(*(-0.5 * jnp.sum((proposals - centre) ** 2, axis=(1, 2)) for centre in (4.0, -4.0)))
     weights = jax.nn.softmax(jax.vmap(lambda x: coarsest.logdensity(x, 0.0))(proposals) - own)
-    assert abs(float(jnp.sum(weights * (signs > 0))) - float(jnp.mean(upper))) < 0.03
+    error = 4 * np.sqrt(share * (1 - share) / 4000)
+    assert abs(float(jnp.sum(weights * (signs > 0))) - float(jnp.mean(upper))) < error + 0.005
+
+
+def test_one_sided_fields_teach_an_even_energy_both_signs() -> None:
+    fields = 2.0 + 0.7 * np.random.default_rng(0).normal(size=(4000, 4, 4))
+    coarsest = fit_wavelet_energies(fields, levels=1, even=True).stages[0]
+    density = jax.vmap(lambda m: coarsest.logdensity(jnp.full((2, 2), m), 0.0))(jnp.array([4.0, -4.0, 0.0]))
+    # (4 / 1.4)^2 / 2 on each of the four sites, in the direction of the mean alone.
+    assert float(density[0]) == pytest.approx(float(density[1]))
+    assert 10 < float(density[0] - density[2]) < 100
+
+
+def test_units_do_not_matter() -> None:
+    fields = np.random.default_rng(0).normal(size=(1000, 4, 4))
+    found = [fit_wavelet_energies(unit * fields, levels=1, even=True).stages[0] for unit in (1.0, 1e-7, 1e7)]
+    for other in found[1:]:
+        np.testing.assert_allclose(other.couplings, found[0].couplings, rtol=1e-2, atol=1e-3)
+
+
+def test_a_likelihood_that_is_out_of_reach_is_told() -> None:
+    """Sites of +-1, apart: too many modes for the proposals."""
+    rng = np.random.default_rng(0)
+    fields = rng.choice([-1.0, 1.0], (1000, 4, 4)) + 0.05 * rng.normal(size=(1000, 4, 4))
+    field = jnp.asarray(fields, float)
+    with pytest.warns(UserWarning, match="likelihood was out of reach"):
+        fit_energy(field, field, None, even=True, seed=0)
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_chains_start_near_fields(even: bool) -> None:
+    """Two narrow modes of unequal shares: with `even`, and their mirror images."""
+    upper = jax.random.uniform(jax.random.key(0), (4000, 1, 1)) < 0.8
+    noise = 0.3 * ss.GaussianField(ss.power_law_spectrum((4, 4), 2.0)).sample(jax.random.key(1), 4000)
+    kernels = field_kernels(jnp.where(upper, 3.0, -1.0) + noise, even=even, seed=0)
+    found = np.asarray(kernels.sample(jax.random.key(2), 4000))
+    means = found.mean(axis=(1, 2))
+    shares = [np.mean(np.abs(means - centre) < 1) for centre in (3, -1, 1, -3)]
+    wanted = [0.4, 0.1, 0.1, 0.4] if even else [0.8, 0.2, 0.0, 0.0]
+    np.testing.assert_allclose(shares, wanted, atol=4 * np.sqrt(0.25 / 256))
+    # As wide as the noise, or somewhat wider: neighbours are apart by less than two of its deviations.
+    within = found - np.round((means - 1) / 2)[:, None, None] * 2 - 1
+    assert 1 < within.var() / float(noise.var()) < 3
+    # The density's own score: minus the derivative of -log q, in the mean zero.
+    scores = jax.vmap(jax.grad(kernels.logdensity))(jnp.asarray(found))
+    assert np.abs(np.asarray(scores).mean(axis=0)).max() < 5 * np.asarray(scores).std() / np.sqrt(4000)
 
 
 def test_energies_without_a_lower_bound_are_seen() -> None:

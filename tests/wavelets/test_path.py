@@ -168,6 +168,18 @@ def test_constants_of_learned_energies_are_no_part_of_the_log_density() -> None:
         assert float(CascadedDensity(path).logdensity(x)) == pytest.approx(expected, abs=1e-3)
 
 
+def test_points_without_a_bandwidth_have_no_density() -> None:
+    path = gaussian_path()
+    points = np.random.default_rng(0).normal(size=(50, *path.stages[0].structure.shape))
+    for coarsest, wrong in ((perturb(points, VP()), True), (perturb(points, VP(), bandwidth=0.3), False)):
+        with_points = WaveletPath(path.transform, [coarsest, *path.stages[1:]])
+        if wrong:
+            with pytest.raises(ValueError, match="made of points, which have no density without noise"):
+                CascadedDensity(with_points)
+        else:
+            assert np.isfinite(CascadedDensity(with_points).logdensity(jnp.zeros(SIZE)))
+
+
 def test_a_solver_that_stops_early_on_one_stage_is_told() -> None:
     sampler = ProbabilityFlowODE(solver=diffrax.Tsit5(), rtol=1e-6, max_steps=3)
     with pytest.raises(SamplingError, match="stopped before the end"):
