@@ -160,7 +160,8 @@ def has_lower_bound(couplings: np.ndarray, shape: tuple[int, ...], step: Wavelet
     highest = couplings[quadratic : quadratic + quartic]
     if not np.any(highest):
         return _least_curvature(couplings[:quadratic], shape, step) > 0
-    return float(sum(2 * _share_of(b, c) for b, c in highest[1:].reshape(-1, 2))) < (1 - _MARGIN) * highest[0] / 4
+    needed = sum(2 * _share_of(b, c) for b, c in highest[1:].reshape(-1, 2))
+    return needed < (1 - _MARGIN) * float(highest[0]) / 4
 
 
 def _share_of(product: float, mixed: float) -> float:
