@@ -159,9 +159,9 @@ def has_lower_bound(couplings: np.ndarray, shape: tuple[int, ...], step: Wavelet
     quadratic, quartic = num_terms(len(shape))
     highest = couplings[quadratic : quadratic + quartic]
     if not np.any(highest):
-        return _least_curvature(couplings[:quadratic], shape, step) > 0
+        return bool(_least_curvature(couplings[:quadratic], shape, step) > 0)
     needed = sum(2 * _share_of(b, c) for b, c in highest[1:].reshape(-1, 2))
-    return needed < (1 - _MARGIN) * float(highest[0]) / 4
+    return bool(needed < (1 - _MARGIN) * highest[0] / 4)
 
 
 def _share_of(product: float, mixed: float) -> float:
