@@ -1,7 +1,6 @@
 """Local energies of fields across wavelet scales, by score matching in closed form."""
 
 import warnings
-from itertools import product
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from scoresample.wavelets._transform import WaveletTransform
 _FEWEST = 100
 _MOST_FOR_LIKELIHOOD = 16
 """So many sites of a coarsest field, or fewer, are learned by maximum likelihood."""
-_MOST_CHANGE = 0.1
+_MOST_CHANGE, _MOST_NOISE = 0.1, 2.0
 """Relative change of a score by terms that were left out, beyond which it is told."""
 
 
@@ -116,19 +115,24 @@ def fit_energy(field: Array, part: Array, step: WaveletTransform | None, *, even
         of_mean = float(jnp.sqrt(jnp.mean(means**2))) / deviation
     terms = Terms(mean, deviation, of_mean, even)
     matching = ScoreMatching(field, step, terms)
-    solvers: list[Solve] = [matching.solve]
-    if step is None and np.prod(space) <= _MOST_FOR_LIKELIHOOD:
-        solvers.insert(0, likeliest(part, terms, seed))
     quadratic, quartic = num_terms(len(space))
     everything = np.ones(terms.count(field[0]), bool)
     alone, without, normal = everything.copy(), everything.copy(), everything.copy()
     alone[quadratic + 1 : quadratic + quartic] = False
     without[quadratic : quadratic + quartic] = False
     normal[quadratic : None if even else -1] = False
-    for kept, solve in product((everything, alone, without, normal), solvers):
+    solve: Solve = matching.solve
+    if step is None and np.prod(space) <= _MOST_FOR_LIKELIHOOD:
+        solve = _likelihood_or(matching, likeliest(part, terms, seed), everything)
+    for kept in (everything, alone, without, normal):
         couplings = solve(kept)
         if couplings is not None and has_lower_bound(couplings, space, step):
-            _warn_of_compromises(couplings, matching, space, shares=solve is solvers[0], all_terms=kept is everything)
+            if kept is not everything:
+                all_of_them = solve(everything)
+                assert all_of_them is not None
+                # Couplings of terms that are not there are noise of this size.
+                noise = float(np.sqrt((~kept).sum() / part.size))
+                _warn_of_change(matching.change(couplings, all_of_them) - _MOST_NOISE * noise, space)
             return LocalEnergyPath(
                 jnp.asarray(couplings, field.dtype), jax.ShapeDtypeStruct(part.shape[1:], part.dtype), step,
                 mean=mean, deviation=deviation, scale=jnp.broadcast_to(deviations, part.shape[1:]), even=even,
@@ -140,23 +144,23 @@ def fit_energy(field: Array, part: Array, step: WaveletTransform | None, *, even
     )
 
 
-def _warn_of_compromises(
-    couplings: np.ndarray, matching: ScoreMatching, space: tuple[int, ...], *, shares: bool, all_terms: bool
-) -> None:
-    """Tell what an energy of a stage lacks, where it matters."""
-    size = " x ".join(map(str, space))
-    if not shares:
-        warnings.warn(
-            f"The coarsest field, {size}, was learned by score matching: its likelihood was out of reach. If it has "
-            "modes that are apart, their shares are not learned. Take more `levels`, or more fields.",
-            stacklevel=4,
-        )
-    if all_terms:
-        return
-    change = matching.change(couplings)
+def _likelihood_or(matching: ScoreMatching, likelihood: Solve, everything: np.ndarray) -> Solve:
+    """The likelihood, if it is within reach."""
+    if likelihood(everything) is not None:
+        return likelihood
+    warnings.warn(
+        "The coarsest field was learned by score matching: its likelihood was out of reach. If it has modes that are "
+        "apart, their shares are not learned. Take more `levels`, or more fields.",
+        stacklevel=4,
+    )
+    return matching.solve
+
+
+def _warn_of_change(change: float, space: tuple[int, ...]) -> None:
+    """Tell that terms were left out, where it matters."""
     if change > _MOST_CHANGE:
         warnings.warn(
-            f"The energy of fields of {size} sites has no lower bound with all its terms, so some were left out, which "
-            f"changes its score by {change:.0%}. More fields may help.",
+            f"The energy of fields of {' x '.join(map(str, space))} sites has no lower bound with all its terms, so "
+            f"some were left out, which changes its score by {change:.0%}. More fields may help.",
             stacklevel=4,
         )

@@ -91,9 +91,8 @@ class ScoreMatching:
         couplings[kept] = np.linalg.lstsq(matrix, curvatures[kept] / size, rcond=_CUTOFF)[0] / size
         return couplings
 
-    def change(self, couplings: np.ndarray) -> float:
-        """How far their score is from that of all terms, relative to it, in root mean square over the fields."""
+    def change(self, couplings: np.ndarray, others: np.ndarray) -> float:
+        """How far their score is from that of others, relative to it, in root mean square over the fields."""
         products, _ = self.moments
-        everything = self.solve(np.ones(len(products), bool))
-        gap = couplings - everything
-        return float(np.sqrt(max(gap @ products @ gap, 0.0) / max(everything @ products @ everything, 1e-300)))
+        gap = couplings - others
+        return float(np.sqrt(max(gap @ products @ gap, 0.0) / max(others @ products @ others, 1e-300)))
