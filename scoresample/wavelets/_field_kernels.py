@@ -55,9 +55,14 @@ def field_kernels(fields: Array, *, even: bool, seed: int) -> FieldKernels:
     chosen = np.random.default_rng(seed).permutation(len(fields))[:_CENTRES]
     centres = np.asarray(fields)[chosen]
     rows = centres.reshape(len(centres), -1)
-    apart = (rows - rows[KDTree(rows).query(rows, k=2)[1][:, 1]]).reshape(centres.shape)
+    apart = (rows - rows[neighbours(rows)]).reshape(centres.shape)
     space = centres.ndim - 1
     power, own = (jnp.mean(jnp.abs(fourier_modes(jnp.asarray(x), space)) ** 2, axis=0) for x in (apart, centres))
     floor = _LEAST_POWER * jnp.maximum(own, _LEAST_POWER * jnp.max(own))
     both = np.concatenate([centres, -centres]) if even else centres
     return FieldKernels(jnp.asarray(both), jnp.maximum(power, floor))
+
+
+def neighbours(rows: np.ndarray) -> np.ndarray:
+    """The number of the nearest other row, for each."""
+    return np.asarray(KDTree(rows).query(rows, k=2)[1])[:, 1]

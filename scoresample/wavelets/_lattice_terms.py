@@ -68,9 +68,9 @@ def slopes(u: Array, deviation: Array | float | None, *, even: bool) -> Array:
     axes = tuple(range(u.ndim))
     found = [u, *(jnp.roll(u, lag, axes) + jnp.roll(u, [-n for n in lag], axes) for lag in _LAGS[u.ndim]), u**3]
     for axis in axes:
-        sides = [jnp.roll(u, 1, axis), jnp.roll(u, -1, axis)]
-        found.append(2 * u * sum(v**2 for v in sides))
-        found.append(sum(v * (3 * u**2 + v**2) for v in sides))
+        v, w = jnp.roll(u, 1, axis), jnp.roll(u, -1, axis)
+        found.append(2 * u * (v**2 + w**2))
+        found.append(v * (3 * u**2 + v**2) + w * (3 * u**2 + w**2))
     found += _bumps(u, 1, even=even)
     if deviation is not None:
         of_mean = _bumps(jnp.mean(u) / deviation, 1, even=even)

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from scipy.spatial import KDTree
 from scipy.special import logsumexp
 
+from scoresample.wavelets._field_kernels import neighbours
 from scoresample.wavelets._score_matching import Solve, Terms
 
 _PROPOSALS, _CENTRES, _INFLATION, _FEWEST_EFFECTIVE = 50_000, 1000, 1.5, 500
@@ -82,7 +82,7 @@ def _proposals(points: np.ndarray, even: bool, seed: int) -> tuple[np.ndarray, n
     centres = rng.permutation(points)[:_CENTRES]
     mean = np.zeros(dimension) if even else points.mean(axis=0)
     spread = points - mean
-    apart = centres - centres[KDTree(centres).query(centres, k=2)[1][:, 1]]
+    apart = centres - centres[neighbours(centres)]
     if even:
         centres = np.concatenate([centres, -centres])
     wide = _root(_INFLATION * spread.T @ spread / len(points))
@@ -93,7 +93,7 @@ def _proposals(points: np.ndarray, even: bool, seed: int) -> tuple[np.ndarray, n
     around = centres[rng.integers(len(centres), size=noise.shape[1])]
     draws = np.concatenate([mean + noise[0] @ wide.T, mean + noise[1] @ loose.T, around + noise[2] @ narrow.T])
     parts = [_log_normal(draws, mean, wide), _log_normal(draws, mean, loose), _log_kernels(draws, centres, narrow)]
-    return draws, logsumexp(parts, axis=0)
+    return draws, np.asarray(logsumexp(parts, axis=0))
 
 
 def _log_normal(x: np.ndarray, mean: np.ndarray, root: np.ndarray) -> np.ndarray:
@@ -104,12 +104,10 @@ def _log_normal(x: np.ndarray, mean: np.ndarray, root: np.ndarray) -> np.ndarray
 def _log_kernels(x: np.ndarray, centres: np.ndarray, root: np.ndarray) -> np.ndarray:
     """Of the mixture of normal laws around the centres, up to the same constant."""
     near, at = np.linalg.solve(root, centres.T).T, np.linalg.solve(root, x.T).T
-    blocks = [
-        logsumexp(
-            block @ near.T - 0.5 * np.sum(near**2, axis=1) - 0.5 * np.sum(block**2, axis=1, keepdims=True), axis=1
-        )
-        for block in np.split(at, range(_BLOCK, len(at), _BLOCK))
-    ]
+    blocks = []
+    for block in np.split(at, range(_BLOCK, len(at), _BLOCK)):
+        logits = block @ near.T - 0.5 * np.sum(near**2, axis=1) - 0.5 * np.sum(block**2, axis=1, keepdims=True)
+        blocks.append(np.asarray(logsumexp(logits, axis=1)))
     return np.concatenate(blocks) - np.log(len(centres)) - np.log(np.diag(root)).sum()
 
 
