@@ -306,8 +306,8 @@ def shared_machine(trained: Cells) -> str:
     return " ".join(sentences)
 
 
-def report(trained: Cells, judged: Cells, setting: Setting, picture: str) -> tuple[list[str], list[str]]:
-    """The page, and the goals that are missed."""
+def report(trained: Cells, judged: Cells, setting: Setting, source: str, picture: str) -> tuple[list[str], list[str]]:
+    """The page, and the goals that are missed; `source` names the file of the images."""
     found = goals_of(trained, judged, setting)
     lines = [
         [goal.claim, goal.measured, goal.goal, "yes"]
@@ -323,7 +323,8 @@ def report(trained: Cells, judged: Cells, setting: Setting, picture: str) -> tup
         "U-Net). Goals that are missed are in bold.",
         table(["claim", "measured", "goal", "holds"], lines),
         *([picture] if picture else []),
-        f"## What was done\n\n{setting.num_train:,} images of {size} x {size} are learned from, "
+        f"## What was done\n\n`python -m examples.papers.wavelets_images --data {source}`: of its grey images, padded "
+        f"with zeros or averaged down to {size} x {size}, {setting.num_train:,} are learned from, "
         f"{setting.num_held_out:,} others are held out. The wavelet is `{WAVELET}`, with {setting.levels} levels, down "
         f"to {coarse} x {coarse} "
         f"sites. The coarsest field is learned by a residual perceptron of width {setting.mlp_width} and depth "
@@ -407,7 +408,7 @@ def main() -> int:
             "![Held-out images, draws of the wavelet path and draws of the score of whole images, row by row]"
             f"({os.path.relpath(pictures, page)}/wavelets-images.png)"
         )
-    parts, missed = report(trained, judged, setting, picture)
+    parts, missed = report(trained, judged, setting, options.data.name, picture)
     if kept_page:
         keep("wavelets_images", "Images, scale by scale", *parts, out=page)
     else:
