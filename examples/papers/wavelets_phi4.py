@@ -520,8 +520,7 @@ def report(cells: Cells, setting: Setting, picture: str) -> tuple[list[str], lis
         parts.append(
             "The coarsest field has two modes, of either sign, between which short chains do not cross. Their shares "
             "are those of the start, near fields of either sign: half each, as they should be. Where the shares are "
-            "not known, such a run cannot be trusted, and the check says so. The chains of the finest details remember "
-            "a little more than the check allows, .2 over half of their frozen moves: more moves would do."
+            "not known, such a run cannot be trusted, and the check says so."
         )
     return parts, [what for what, *_, holds in rows if not holds]
 

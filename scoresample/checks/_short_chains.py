@@ -17,21 +17,23 @@ def short_chain_checks(stats: Mapping[str, np.ndarray]) -> list[Check]:
 
     Arguments:
         stats: by name, with one entry a batch: ``autocorrelation_bound``, the lower confidence bound of the chains'
-            largest autocorrelation over half of the frozen moves; ``frozen_acceptance_rate``; ``stuck_share``.
+            largest autocorrelation over half of the frozen moves, not a number for a batch of too few chains;
+            ``frozen_acceptance_rate``; ``stuck_share``.
     """
-    autocorrelation = float(np.max(stats["autocorrelation_bound"]))
+    bounds = np.asarray(stats["autocorrelation_bound"], np.float64).ravel()
+    untold = bool(np.isnan(bounds).all())
+    autocorrelation = np.nan if untold else float(np.nanmax(bounds))
     rates = np.asarray(stats["frozen_acceptance_rate"], np.float64).ravel()
     acceptance_rate = float(rates[np.argmax(np.maximum(_LEAST_RATE - rates, rates - _MOST_RATE))])
     accepted = _LEAST_RATE <= acceptance_rate <= _MOST_RATE
     too_many = acceptance_rate > _MOST_RATE
-    untold = np.isnan(autocorrelation)
     return [
         Check(
             "memory of the short chains",
             autocorrelation,
             _WARN_MEMORY,
             False,
-            "There are fewer than eight chains in a batch: nothing can be said about whether they were long enough.",
+            "All batches have fewer than eight chains: nothing can be said about whether they were long enough.",
             "Raise `batch_size` or `num_samples`.",
             "warn",
         )

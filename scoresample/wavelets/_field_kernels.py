@@ -19,10 +19,12 @@ class FieldKernels(eqx.Module):
 
     Attributes:
         centres: (kernels, *shape).
+        whitened: (kernels, sites), in coordinates in which a kernel is standard normal.
         spectrum: the power of a kernel on the half grid of frequencies.
     """
 
     centres: Array
+    whitened: Array
     spectrum: Array
 
     def sample(self, key: Array, num: int) -> Array:
@@ -35,13 +37,14 @@ class FieldKernels(eqx.Module):
 
     def logdensity(self, z: Array) -> Array:
         """The log density of one field, up to a constant."""
-        white, centres = self._whitened(z[None]), self._whitened(self.centres.astype(z.dtype))
-        return jax.nn.logsumexp(-0.5 * jnp.sum((white - centres) ** 2, axis=1))
+        apart = _whitened(z[None], self.spectrum.astype(z.dtype)) - self.whitened.astype(z.dtype)
+        return jax.nn.logsumexp(-0.5 * jnp.sum(apart**2, axis=1))
 
-    def _whitened(self, fields: Array) -> Array:
-        shape = fields.shape[1:]
-        modes = scale_modes(fourier_modes(fields, len(shape)), 1 / jnp.sqrt(self.spectrum.astype(fields.dtype)))
-        return field_of_modes(modes, shape).reshape(len(fields), -1)
+
+def _whitened(fields: Array, spectrum: Array) -> Array:
+    shape = fields.shape[1:]
+    modes = scale_modes(fourier_modes(fields, len(shape)), 1 / jnp.sqrt(spectrum))
+    return field_of_modes(modes, shape).reshape(len(fields), -1)
 
 
 def field_kernels(fields: Array, *, even: bool, seed: int) -> FieldKernels:
@@ -59,8 +62,9 @@ def field_kernels(fields: Array, *, even: bool, seed: int) -> FieldKernels:
     space = centres.ndim - 1
     power, own = (jnp.mean(jnp.abs(fourier_modes(jnp.asarray(x), space)) ** 2, axis=0) for x in (apart, centres))
     floor = _LEAST_POWER * jnp.maximum(own, _LEAST_POWER * jnp.max(own))
-    both = np.concatenate([centres, -centres]) if even else centres
-    return FieldKernels(jnp.asarray(both), jnp.maximum(power, floor))
+    both = jnp.asarray(np.concatenate([centres, -centres]) if even else centres)
+    spectrum = jnp.maximum(power, floor)
+    return FieldKernels(both, _whitened(both, spectrum), spectrum)
 
 
 def neighbours(rows: np.ndarray) -> np.ndarray:

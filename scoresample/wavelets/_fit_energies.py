@@ -19,6 +19,8 @@ from scoresample.wavelets._transform import WaveletTransform
 _FEWEST = 100
 _MOST_FOR_LIKELIHOOD = 16
 """So many sites of a coarsest field, or fewer, are learned by maximum likelihood."""
+_CONFINING = 0.05
+"""The quartic coupling of a site that is given to an energy without a lower bound of its own."""
 _MOST_CHANGE, _MOST_NOISE = 0.1, 2.0
 """Relative change of a score by terms that were left out, beyond which it is told."""
 
@@ -33,8 +35,9 @@ def fit_wavelet_energies(
     over what is random at that scale, ``min_c E[|grad c.T|^2 / 2 - c.Laplace T]``, is then a linear system, and no
     normalising constant is needed. (A coarsest field of 16 sites or fewer is learned by maximum likelihood: its modes
     have shares that score matching hardly sees.) Where the law has such an energy, scores that were matched are
-    consistent: their error falls with the root of the number of fields times sites. Terms without which the energy has
-    a lower bound are left out where it has none with them, with a warning if that changes the score by a tenth.
+    consistent: their error falls with the root of the number of fields times sites. Where the energy has no lower bound
+    with all terms, some are left out, or a small quartic one is given to it, with a warning if that changes the score
+    by a tenth.
 
     Draw with [`ParallelMALA`][scoresample.ParallelMALA], which leaves the law of each energy invariant. Chains of the
     coarsest field start near some of the fields. If it has modes that are apart, short chains keep the shares of the
@@ -121,14 +124,19 @@ def fit_energy(field: Array, part: Array, step: WaveletTransform | None, *, even
     alone[quadratic + 1 : quadratic + quartic] = False
     without[quadratic : quadratic + quartic] = False
     normal[quadratic : None if even else -1] = False
+    nothing = np.zeros(len(everything))
+    confined = nothing.copy()
+    confined[quadratic] = _CONFINING
     solve: Solve = matching.solve
     if step is None and np.prod(space) <= _MOST_FOR_LIKELIHOOD:
         solve = _likelihood_or(matching, likeliest(part, terms, seed), everything)
-    for kept in (everything, alone, without, normal):
-        couplings = solve(kept)
+    for kept, held in (
+        (everything, nothing), (alone, nothing), (without, nothing), (without, confined), (normal, nothing),
+    ):  # fmt: skip
+        couplings = solve(kept, held)
         if couplings is not None and has_lower_bound(couplings, space, step):
             if kept is not everything:
-                all_of_them = solve(everything)
+                all_of_them = solve(everything, nothing)
                 assert all_of_them is not None
                 # Couplings of terms that are not there are noise of this size.
                 noise = float(np.sqrt((~kept).sum() / part.size))
@@ -146,7 +154,7 @@ def fit_energy(field: Array, part: Array, step: WaveletTransform | None, *, even
 
 def _likelihood_or(matching: ScoreMatching, likelihood: Solve, everything: np.ndarray) -> Solve:
     """The likelihood, if it is within reach."""
-    if likelihood(everything) is not None:
+    if likelihood(everything, np.zeros(len(everything))) is not None:
         return likelihood
     warnings.warn(
         "The coarsest field was learned by score matching: its likelihood was out of reach. If it has modes that are "

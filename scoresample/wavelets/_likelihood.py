@@ -30,7 +30,8 @@ def likeliest(fields: Array, terms: Terms, seed: int) -> Solve:
         seed: of the proposals.
 
     Returns:
-        Terms that are kept -> couplings; None where the proposals do not cover the law, or Newton's method stops early.
+        Terms that are kept, couplings that are held -> couplings; None where the proposals do not cover the law, or
+        Newton's method stops early.
     """
     scaled = terms.scaled(fields)
     proposals, log_proposal = _proposals(np.asarray(scaled, np.float64).reshape(len(fields), -1), terms.even, seed)
@@ -40,13 +41,14 @@ def likeliest(fields: Array, terms: Terms, seed: int) -> Solve:
     size = np.maximum(drawn.std(axis=0), 1e-12)
     drawn = (drawn - observed) / size
 
-    def solve(kept: np.ndarray) -> np.ndarray | None:
+    def solve(kept: np.ndarray, held: np.ndarray) -> np.ndarray | None:
+        given = -drawn @ (size * held) - log_proposal
         values, found = drawn[:, kept], np.zeros(int(kept.sum()))
         # The start is a normal law: the first term is half the sum of squares.
         found[0] = size[0]
 
         def loss(c: np.ndarray) -> tuple[float, np.ndarray]:
-            logits = -values @ c - log_proposal
+            logits = given - values @ c
             shifted = np.exp(logits - logits.max())
             ridge = 0.5 * _RIDGE * float(c @ c)
             return float(np.log(shifted.sum()) + logits.max()) + ridge, shifted / shifted.sum()
@@ -68,7 +70,7 @@ def likeliest(fields: Array, terms: Terms, seed: int) -> Solve:
         close, covered = np.max(np.abs(weights @ values)) <= _MOST_MISMATCH, 1 / np.sum(weights**2) >= _FEWEST_EFFECTIVE
         if not (close and covered):
             return None
-        couplings = np.zeros(len(kept))
+        couplings = held.copy()
         couplings[kept] = found / size[kept]
         return couplings
 

@@ -17,8 +17,8 @@ _BATCH = 256
 _CUTOFF = 1e-6
 """Combinations of terms that change less than this, relative to the largest, are left at zero."""
 
-Solve = Callable[[np.ndarray], np.ndarray | None]
-"""Which terms are kept -> couplings, zero for the others; None if they cannot be found."""
+Solve = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
+"""Which terms are kept, and what is held of the others -> couplings; None if they cannot be found."""
 
 
 class Terms(NamedTuple):
@@ -80,11 +80,12 @@ class ScoreMatching:
         products, curvatures = (np.sum(each, axis=0) / len(field) for each in zip(*sums, strict=True))
         return products, curvatures
 
-    def solve(self, kept: np.ndarray) -> np.ndarray:
-        """The couplings of the kept terms; of combinations that change nothing, none."""
+    def solve(self, kept: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """The couplings of the kept terms, none of combinations that change nothing, beside those that are held."""
         products, curvatures = self.moments
+        curvatures = curvatures - products @ held
         # The linear term does not change with details.
-        diagonal, couplings = np.diag(products), np.zeros(len(curvatures))
+        diagonal, couplings = np.diag(products), held.copy()
         kept = kept & (diagonal > _CUTOFF**2 * diagonal.max())
         size = np.sqrt(diagonal[kept])
         matrix = products[np.ix_(kept, kept)] / (size[:, None] * size)

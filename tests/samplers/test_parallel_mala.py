@@ -11,7 +11,7 @@ from jaxtyping import Array
 from scipy.special import digamma, polygamma
 
 import scoresample as ss
-from scoresample.checks import Check
+from scoresample.checks import Check, short_chain_checks
 from scoresample.paths import Frame, make_frame
 from scoresample.samplers._chain_memory import chain_memory
 from scoresample.scores import Constrain, Position, Structure, named_sites, structure_of
@@ -267,6 +267,10 @@ def test_too_few_chains_say_nothing_and_chains_at_rest_everything() -> None:
     assert not untold.passed
     assert untold.severity == "warn"
     assert "fewer than eight chains" in untold.cause
+    # A last batch of few chains says nothing; the others do.
+    rest = {name: np.array([0.5, 0.5]) for name in ("frozen_acceptance_rate", "stuck_share")}
+    one = short_chain_checks({"autocorrelation_bound": np.array([0.4, np.nan]), **rest})[0]
+    assert (one.passed, one.value) == (False, 0.4)
     still = jnp.ones((20, 2))
     assert float(chain_memory((still, still, still), same_law=False, key=jax.random.key(0)).bound) == 1.0
 
