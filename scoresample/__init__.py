@@ -70,6 +70,7 @@ from scoresample.samplers import ProbabilityFlowODE as ProbabilityFlowODE
 from scoresample.samplers import Restart as Restart
 from scoresample.samplers import ReverseSDE as ReverseSDE
 from scoresample.samplers import TemperedSMC as TemperedSMC
+from scoresample.samplers import WithDensity as WithDensity
 from scoresample.scores import AbstractDensityScore as AbstractDensityScore
 from scoresample.scores import AbstractScore as AbstractScore
 from scoresample.scores import DensityScore as DensityScore
@@ -83,6 +84,7 @@ from scoresample.scores import Support as Support
 from scoresample.scores import from_numpyro as from_numpyro
 from scoresample.scores import logdensity_fn as logdensity_fn
 from scoresample.scores import power_law_spectrum as power_law_spectrum
+from scoresample.scores import simulator as simulator
 from scoresample.training import fit_score as fit_score
 from scoresample.training import load_score as load_score
 from scoresample.training import save_score as save_score
@@ -92,9 +94,14 @@ from scoresample.wavelets import WaveletPath as WaveletPath
 from scoresample.wavelets import WaveletTransform as WaveletTransform
 from scoresample.wavelets import fit_wavelet_energies as fit_wavelet_energies
 from scoresample.wavelets import perturb_wavelets as perturb_wavelets
+from scoresample.workflows import AmortisedPosterior as AmortisedPosterior
+from scoresample.workflows import Certificate as Certificate
 from scoresample.workflows import SamplingPlan as SamplingPlan
+from scoresample.workflows import certify as certify
 from scoresample.workflows import compare_samplers as compare_samplers
+from scoresample.workflows import fit_posterior as fit_posterior
 from scoresample.workflows import fit_score_to_density as fit_score_to_density
 from scoresample.workflows import fit_wavelet as fit_wavelet
 from scoresample.workflows import plan as plan
+from scoresample.workflows import polish as polish
 from scoresample.workflows import reweight as reweight

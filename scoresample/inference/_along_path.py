@@ -18,7 +18,7 @@ from scoresample.paths import (
     ReclockedScore,
     TemperedPath,
 )
-from scoresample.samplers import AbstractParticleSampler, AbstractPathSampler, Plan
+from scoresample.samplers import PER_PARTICLE, AbstractParticleSampler, AbstractPathSampler, Plan
 from scoresample.scores import AbstractScore, LineIntegralDensity
 
 
@@ -79,6 +79,9 @@ def sample_particles(
         checks += short_chain_checks(drawn.stats)
     if isinstance(target, TemperedPath) and isinstance(target.target, LineIntegralDensity):
         checks += conservative_checks(target.target, drawn.positions, key=key_plan)
+    particles = {
+        name: drawn.stats.pop(name).reshape(-1)[:num_particles] for name in PER_PARTICLE if name in drawn.stats
+    }
     evaluations, non_finite = round(drawn.nfe * num_particles), drawn.non_finite
     if isinstance(plan, Plan):
         evaluations += int(plan.pilot_evaluations)
@@ -91,7 +94,7 @@ def sample_particles(
         position=jax.tree.map(lambda x: x[None], drawn.positions),
         kind="interacting" if sampler.interacting else "independent",
         log_weights=None if drawn.log_weights is None else jnp.asarray(drawn.log_weights)[None],
-        stats={"non_finite": non_finite[None]},
+        stats={"non_finite": non_finite[None], **{name: value[None] for name, value in particles.items()}},
         info={"num_warmup": 0, "num_evaluations": evaluations, "checks": checks, **stop, **facts},
         nfe=drawn.nfe,
         seconds=0.0,

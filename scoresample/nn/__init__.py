@@ -6,10 +6,17 @@ from scoresample.nn._denoiser import Parametrisation as Parametrisation
 from scoresample.nn._denoiser import PreconditionedDenoiser as PreconditionedDenoiser
 from scoresample.nn._denoiser import PreconditionedEnergy as PreconditionedEnergy
 from scoresample.nn._denoiser import parameter_count as parameter_count
+from scoresample.nn._encoders import Encoded as Encoded
+from scoresample.nn._encoders import SetEncoder as SetEncoder
+from scoresample.nn._encoders import VectorEncoder as VectorEncoder
 from scoresample.nn._features import NoiseLevelFeatures as NoiseLevelFeatures
+from scoresample.nn._informed import Held as Held
+from scoresample.nn._informed import InformedNetwork as InformedNetwork
 from scoresample.nn._mlp import FiLMBlock as FiLMBlock
 from scoresample.nn._mlp import Modulation as Modulation
 from scoresample.nn._mlp import ResidualMLP as ResidualMLP
+from scoresample.nn._posterior_network import MeanNetwork as MeanNetwork
+from scoresample.nn._posterior_network import PosteriorNetwork as PosteriorNetwork
 from scoresample.nn._residual_conv import ResidualConv as ResidualConv
 from scoresample.nn._scales import AtScale as AtScale
 from scoresample.nn._scales import SharedAcrossScales as SharedAcrossScales

@@ -9,14 +9,15 @@ from scoresample.scores import Position, Structure, check_structure
 
 
 class Frame(eqx.Module):
-    """An affine change of coordinates, ``position = location + scale * z``, coordinate by coordinate.
+    """An affine change of coordinates, ``position = location + scale * (mixing z)``.
 
     Paths are defined and sampled in the standard coordinates z, where learned scores have data of unit scale and the
-    noise is isotropic. Users see positions. Without location and scale the two are the same.
+    noise is isotropic. Users see positions. Without location, scale and mixing the two are the same.
 
     Attributes:
         location: tree like a position, or None for 0.
-        scale: tree like a position, positive, or None for 1.
+        scale: tree like a position, positive, or None for 1: what each coordinate is multiplied by.
+        mixing: for positions that are one vector: an invertible matrix, (d, d), or None for the identity.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -27,17 +28,22 @@ class Frame(eqx.Module):
 
     location: Position | None = None
     scale: Position | None = None
+    mixing: Array | None = None
 
     def to_standard(self, position: Position) -> Position:
-        """``(position - location) / scale``."""
+        """``mixing^-1 ((position - location) / scale)``."""
         if self.location is not None:
             position = jax.tree.map(lambda x, m: x - m.astype(x.dtype), position, self.location)
         if self.scale is not None:
             position = jax.tree.map(lambda x, s: x / s.astype(x.dtype), position, self.scale)
+        if self.mixing is not None:
+            position = jnp.linalg.solve(self.mixing.astype(position.dtype), position)
         return position
 
     def to_position(self, standard: Position) -> Position:
-        """``location + scale * standard``."""
+        """``location + scale * (mixing standard)``."""
+        if self.mixing is not None:
+            standard = self.mixing.astype(standard.dtype) @ standard
         if self.scale is not None:
             standard = jax.tree.map(lambda z, s: z * s.astype(z.dtype), standard, self.scale)
         if self.location is not None:
@@ -45,23 +51,28 @@ class Frame(eqx.Module):
         return standard
 
     def score_to_position(self, standard_score: Position) -> Position:
-        """The score in positions from that in standard coordinates: divided by the scale."""
+        """The score in positions from that in standard coordinates: ``mixing^-T`` of it, divided by the scale."""
+        if self.mixing is not None:
+            standard_score = jnp.linalg.solve(self.mixing.astype(standard_score.dtype).T, standard_score)
         if self.scale is None:
             return standard_score
         return jax.tree.map(lambda g, s: g / s.astype(g.dtype), standard_score, self.scale)
 
     def score_to_standard(self, score: Position) -> Position:
-        """The score in standard coordinates from that in positions: times the scale."""
-        if self.scale is None:
-            return score
-        return jax.tree.map(lambda g, s: g * s.astype(g.dtype), score, self.scale)
+        """The score in standard coordinates from that in positions: ``mixing^T`` of it times the scale."""
+        if self.scale is not None:
+            score = jax.tree.map(lambda g, s: g * s.astype(g.dtype), score, self.scale)
+        return score if self.mixing is None else self.mixing.astype(score.dtype).T @ score
 
     def log_volume(self, structure: Structure) -> Array:
-        """``log |d position / d z|``, a scalar: the sum of the logarithms of the scale."""
+        """``log |d position / d z|``, a scalar: the logarithms of the scale and of the mixing's determinant."""
+        volume = jnp.zeros((), jnp.result_type(*jax.tree.leaves(structure)))
+        if self.mixing is not None:
+            volume = volume + jnp.linalg.slogdet(self.mixing)[1].astype(volume.dtype)
         if self.scale is None:
-            return jnp.zeros((), jnp.result_type(*jax.tree.leaves(structure)))
+            return volume
         logs = jax.tree.map(lambda s, leaf: jnp.sum(jnp.log(jnp.broadcast_to(s, leaf.shape))), self.scale, structure)
-        return jax.tree.reduce(jnp.add, logs)
+        return volume + jax.tree.reduce(jnp.add, logs)
 
 
 def make_frame(location: Position | None, scale: Position | None, structure: Structure, *, prefix: str = "") -> Frame:

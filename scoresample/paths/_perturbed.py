@@ -86,6 +86,18 @@ class AbstractPerturbedScore(AbstractScorePath):
 
         return jax.tree.map(draw, keys, self.structure, *self.data_moments())
 
+    def reference_logdensity(self, z: Position, t: Array | float = 1.0) -> Array:
+        """The log density of the reference at one point in standard coordinates, a scalar; see `sample_reference`."""
+        t = as_time(t, z)
+        alpha, noise_variance = self.process.alpha(t), self.process.variance(t)
+
+        def logs(x: Array, mean: Array, variance: Array) -> Array:
+            total = (alpha**2 * variance + noise_variance).astype(x.dtype)
+            square = (x - (alpha * mean).astype(x.dtype)) ** 2 / total
+            return -0.5 * jnp.sum(square + jnp.log(2 * np.pi * total).astype(x.dtype))
+
+        return jax.tree.reduce(jnp.add, jax.tree.map(logs, z, *self.data_moments()))
+
     def standard_denoise(self, z: Position, t: Array) -> Position:
         """The posterior mean of the clean point given the noised one, in standard coordinates (Tweedie's formula)."""
         return tweedie(z, self.standard_score(z, t), self.process.alpha(t), self.process.variance(t))
@@ -379,7 +391,7 @@ class ReclockedScore(AbstractPerturbedScore):
         """
         if not isinstance(self.inner, ConditionalPath):
             raise ValueError(f"`condition`: a {type(self.inner).__name__} has no conditions.")
-        return eqx.tree_at(lambda s: s.inner, self, self.inner.given(condition))
+        return ReclockedScore(self.inner.given(condition), self.process)
 
     def condition_axes(self) -> Any:
         """Those of the inner score."""
@@ -387,4 +399,7 @@ class ReclockedScore(AbstractPerturbedScore):
         if axes is None:
             return None
         everything = jax.tree.map(lambda _: None, self)
-        return eqx.tree_at(lambda s: s.inner, everything, axes, is_leaf=lambda leaf: leaf is None)
+        # The frame is the inner score's, and moves with its condition.
+        return eqx.tree_at(
+            lambda s: (s.inner, s.frame), everything, (axes, axes.frame), is_leaf=lambda leaf: leaf is None
+        )

@@ -33,3 +33,5 @@ from scoresample.samplers._reverse_solver import AbstractReverseSolver as Abstra
 from scoresample.samplers._stochastic_gradient import SGHMC as SGHMC
 from scoresample.samplers._stochastic_gradient import SGLD as SGLD
 from scoresample.samplers._tempered_smc import TemperedSMC as TemperedSMC
+from scoresample.samplers._with_density import PER_PARTICLE as PER_PARTICLE
+from scoresample.samplers._with_density import WithDensity as WithDensity

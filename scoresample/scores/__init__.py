@@ -35,5 +35,7 @@ from scoresample.scores._line_integral import LineIntegralDensity as LineIntegra
 from scoresample.scores._line_integral import line_integral as line_integral
 from scoresample.scores._logdensity import logdensity_fn as logdensity_fn
 from scoresample.scores._numpyro import from_numpyro as from_numpyro
+from scoresample.scores._simulator import AbstractSimulator as AbstractSimulator
+from scoresample.scores._simulator import simulator as simulator
 from scoresample.scores._support import Support as Support
 from scoresample.scores._support import as_support as as_support

@@ -8,3 +8,4 @@ from scoresample.training._loss import LossName as LossName
 from scoresample.training._loss import denoising_loss as denoising_loss
 from scoresample.training._loss import implicit_loss as implicit_loss
 from scoresample.training._penalties import PenaltyName as PenaltyName
+from scoresample.training._regression import fit_mean as fit_mean

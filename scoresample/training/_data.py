@@ -159,6 +159,9 @@ class Source:
         self._standardise: Standardise = standardise
         self._given = type(data).__name__
         self._stream: Stream | None = None
+        self._paired = isinstance(conditions, str)
+        if isinstance(conditions, str) and conditions != "paired":
+            raise ValueError(f'`conditions` must be arrays, or "paired" beside batches, got {conditions!r}.')
         if isinstance(data, DrawsLike):
             self.constrain = data.constrain
             if support is not None:
@@ -166,19 +169,24 @@ class Source:
         elif isinstance(data, Iterator) or (callable(data) and not isinstance(data, np.ndarray | jax.Array)):
             if scores is not None:
                 raise ValueError("`scores` are taken beside arrays or draws only, not beside batches.")
-            if conditions is not None:
+            if conditions is not None and not self._paired:
                 raise ValueError(
                     "`conditions` are taken beside arrays or draws only, not beside batches: which condition belongs "
-                    "to which point of a stream cannot be told. Pass all points and all conditions as arrays."
+                    "to which point of a stream cannot be told. Pass all points and all conditions as arrays, or "
+                    'batches of pairs (points, conditions) and conditions="paired".'
                 )
             self._stream = Stream(data, buffer_size)
         self.streams = self._stream is not None
         if self._stream is not None:
             tree = self._stream.pull()
+            if self._paired:
+                tree, conditions = _pair(tree)
             num = _length(tree)
             held_out = np.arange(num) < max(int(validation_fraction * num), _FEWEST_HELD_OUT)
             self._stream.size = num - int(held_out.sum())
         else:
+            if self._paired:
+                raise ValueError('`conditions="paired"` is for batches of pairs (points, conditions).')
             conditions = as_rows(conditions, data)
             tree, scores, held_out = _gather(data, scores, key, validation_fraction)
         self._check(tree, scores)
@@ -208,8 +216,14 @@ class Source:
         tree = self._stream.pull(int(self.first.held_out.sum()))
         if tree is None:
             return None
+        known = None
+        if self._paired:
+            tree, conditions = _pair(tree)
+            check_conditions(conditions, _length(tree))
+            assert self.condition_frame is not None
+            known = conditions_in(self.condition_frame, conditions)
         self._check(tree, None)
-        return self._standard(*self._unbound(tree, None), np.zeros(_length(tree), bool))
+        return self._standard(*self._unbound(tree, None), np.zeros(_length(tree), bool))._replace(conditions=known)
 
     def _check(self, tree: Any, scores: Any) -> None:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -370,8 +384,20 @@ def standard_conditions(conditions: Any, standardise: Standardise) -> tuple[Fram
     scale = jax.tree.map(lambda s, ok: np.where(ok, s, 1.0), frame.scale, varies)
     dtype = jnp.asarray(0.0).dtype
     location, scale = jax.tree.map(lambda x: x.astype(dtype).astype(np.float64), (frame.location, scale))
-    rows = jax.tree.map(lambda x, m, s: _rows((x.astype(np.float64) - m) / s), conditions, location, scale)
-    return Frame64(location, scale), np.concatenate(jax.tree.leaves(rows), axis=1)
+    frame = Frame64(location, scale)
+    return frame, conditions_in(frame, conditions)
+
+
+def conditions_in(frame: Frame64, conditions: Any) -> np.ndarray:
+    """Conditions as standardised rows, (n, m)."""
+    rows = jax.tree.map(lambda x, m, s: _rows((x.astype(np.float64) - m) / s), conditions, *frame)
+    return np.concatenate(jax.tree.leaves(rows), axis=1)
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    if not isinstance(batch, tuple) or len(batch) != 2:
+        raise ValueError(f"`data`: batches must be pairs (points, conditions), got {type(batch).__name__}.")
+    return batch
 
 
 def _is_real(leaf: np.ndarray) -> bool:

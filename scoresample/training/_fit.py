@@ -109,7 +109,8 @@ def fit_score(
             training targets then vary much less (target score matching). Not for densities with hard edges.
         conditions: what belongs to each draw, real numbers with the data's leading axis: an array (n, ...), or a tree
             of arrays. The score is then that of the conditional law, ``score.given(condition)``: an amortised posterior
-            from simulations, or a fine scale given the coarse ones. Labels: columns of zeros and ones.
+            from simulations, or a fine scale given the coarse ones. Labels: columns of zeros and ones. Beside batches
+            that are pairs (points, conditions): ``"paired"``.
         process: the noise process of the returned score, ``VP()`` by default.
         network: a network to train instead of a residual MLP: an Equinox module (x, log sigma) -> tree like x, with
             conditions (x, log sigma, condition) -> tree like x, such as [`UNet`][scoresample.nn.UNet], or a function

@@ -6,17 +6,26 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arviz_stats.base.array import array_stats
 from jaxtyping import Array
 
+from scoresample.diagnostics import kish_ess
 from scoresample.inference import Draws
-from scoresample.scores import AbstractDensityScore, Position, check_structure
+from scoresample.scores import AbstractDensityScore, Position
+from scoresample.workflows._doors import check_draws, check_target
+
+_ALIKE = 1e-6
+"""Log weights that differ by less are the same."""
+_NOTHING = 100.0
+"""By how much the log weight of a draw that counts for nothing is below the least."""
 
 
 def reweight(
     draws: Draws,
     target: AbstractDensityScore,
-    proposal: AbstractDensityScore,
+    proposal: AbstractDensityScore | None = None,
     *,
+    smooth: bool = False,
     batch_size: int | None = None,
 ) -> Draws:
     """Draws of a proposal as weighted draws of a target, ``log w = log target(x) - log proposal(x)``.
@@ -33,8 +42,11 @@ def reweight(
     Arguments:
         draws: draws of the proposal, of any kind.
         target: the density to average under.
-        proposal: the density that the draws have. For draws by the probability-flow ODE, without a last denoising:
+        proposal: the density that the draws have; None for draws of [`WithDensity`][scoresample.WithDensity], which
+            bring their own. For draws by an adaptive probability-flow ODE, without a last denoising:
             [`ProbabilityFlowDensity`][scoresample.ProbabilityFlowDensity] of the same score.
+        smooth: replace the largest weights by the quantiles of a generalised Pareto law fitted to them (Vehtari et al.
+            2024, arXiv 1507.02646): less variance for a little bias. ``info["log_z"]`` stays that of the raw weights.
         batch_size: evaluate at most this many draws at a time, to bound memory.
 
     Returns:
@@ -42,7 +54,9 @@ def reweight(
         its density or the proposal's is nan or otherwise not to be had, gets weight zero (-inf); those that are not to
         be had are marked in ``stats["weight_failed"]`` and counted in ``info["num_failed_weights"]``. The evaluations
         of both densities are not counted in `nfe`. ``info["log_z"]`` is the logarithm of the mean weight: an estimate
-        of the log evidence of the target, where the proposal's density is normalised.
+        of the log evidence of the target, where the proposal's density is normalised; ``info["log_z_se"]`` is its
+        standard error, which means little where ``info["pareto_k"]``, the shape of the tail of the weights, is above
+        0.7: the mean of so few large weights has not settled. ``info["ess"]`` is Kish's effective size.
 
     Raises:
         TypeError: if `draws` are no Draws, or a density is a bare score or a path.
@@ -58,23 +72,32 @@ def reweight(
         >>> abs(float(weights @ weighted.position[0, :, 0]) - 1) < 0.1
         True
     """
-    if not isinstance(draws, Draws):
-        raise TypeError(
-            f"`draws` must be Draws, got {type(draws).__name__}. `sample` returns them; Draws.from_arviz and its "
-            "siblings make them of chains from elsewhere."
+    check_draws(draws)
+    if proposal is None and "log_proposal" not in draws.stats:
+        raise ValueError(
+            "`proposal`: these draws do not bring the density that they have. Sample with "
+            "WithDensity(ProbabilityFlowODE(...)), or pass the density as a score, such as ProbabilityFlowDensity(path)."
         )
     for name, density in (("target", target), ("proposal", proposal)):
-        _check_density(name, density, draws)
+        if density is not None:
+            check_target(name, density, draws)
     if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
         raise ValueError(f"`batch_size` must be a whole number of at least 1, or None, got {batch_size!r}.")
     shape = (draws.num_chains, draws.num_draws)
     flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), draws.position)
-    above, below = (_log_densities(density, flat, batch_size).reshape(shape) for density in (target, proposal))
+    above = _log_densities(target, flat, batch_size).reshape(shape)
+    if proposal is None:
+        below = np.asarray(draws.stats["log_proposal"], np.float64)
+    else:
+        below = _log_densities(proposal, flat, batch_size).reshape(shape)
     before = np.zeros(shape) if draws.log_weights is None else np.asarray(draws.log_weights, np.float64)
     log_weights = before
     # A target of -inf has no mass here; a draw where the proposal has none cannot be one of its draws.
     failed = np.isnan(above) | np.isposinf(above) | ~np.isfinite(below) | np.isnan(log_weights)
     failed = failed | np.asarray(draws.stats.get("weight_failed", False))
+    if proposal is None:
+        # Where the map of a sampler folds, its density is not the one that it says.
+        failed = failed | np.asarray(draws.stats.get("folded", False))
     log_weights = np.where(failed, -np.inf, log_weights + above - np.where(failed, 0.0, below))
     if not np.isfinite(log_weights.max()):
         raise ValueError(
@@ -82,25 +105,37 @@ def reweight(
             "finite. Check that the target has mass where the draws are, and that the densities can be evaluated there."
         )
     totals = [np.logaddexp.reduce(np.where(failed, -np.inf, x).ravel()) for x in (log_weights, before)]
-    log_ratio = float(totals[0] - totals[1])
+    weights = np.exp(log_weights - log_weights.max())
+    pareto_k, smoothed = pareto_smoothed(log_weights)
+    facts = {
+        "num_failed_weights": int(failed.sum()),
+        "log_z": float(totals[0] - totals[1]),
+        "log_z_se": float(weights.std() / weights.mean() / np.sqrt(weights.size)),
+        "pareto_k": pareto_k,
+        "ess": kish_ess(weights),
+    }
+    kept = smoothed if smooth else log_weights
     return dataclasses.replace(
         draws,
-        log_weights=jnp.asarray(log_weights - log_weights.max(), jnp.result_type(float)),
+        log_weights=jnp.asarray(kept - kept.max(), jnp.result_type(float)),
         stats={**draws.stats, "weight_failed": failed},
-        info={**draws.info, "num_failed_weights": int(failed.sum()), "log_z": log_ratio},
+        info={**draws.info, **facts},
     )
 
 
-def _check_density(name: str, density: object, draws: Draws) -> None:
-    if not isinstance(density, AbstractDensityScore):
-        raise TypeError(
-            f"`{name}` must be a score with a log density, got {type(density).__name__}. A noised score has one by "
-            "ProbabilityFlowDensity(path), a path with densities by path.at(t), and a bare score that is a gradient by "
-            "LineIntegralDensity(score, origin)."
-        )
-    if density.structure is not None:
-        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), draws.position)
-        check_structure(one, density.structure, name=name, what="density's draw")
+def pareto_smoothed(log_weights: np.ndarray) -> tuple[float, np.ndarray]:
+    """The shape of the tail of weights, and Pareto-smoothed log weights.
+
+    Where all weights are alike there is no tail: the shape is then minus infinity, and nothing is smoothed.
+    """
+    flat = np.asarray(log_weights, np.float64).ravel()
+    finite = np.isfinite(flat)
+    if np.ptp(flat[finite]) < _ALIKE:
+        return float("-inf"), log_weights
+    # Its argument is minus the logarithm of the weights.
+    smoothed, shape = array_stats.psislw(-np.where(finite, flat, flat[finite].min() - _NOTHING))
+    smoothed = np.where(finite, smoothed, -np.inf).reshape(log_weights.shape)
+    return float(shape), smoothed
 
 
 def _log_densities(density: AbstractDensityScore, flat: Position, batch_size: int | None) -> np.ndarray:

@@ -1,0 +1,240 @@
+"""Posteriors from a simulator."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from scoresample.nn import Encoded, Held, InformedNetwork, MeanNetwork, PosteriorNetwork
+from scoresample.paths import AbstractNoiseProcess, CentredScore, PerturbedScore, ProbabilityFlowDensity
+from scoresample.scores import AbstractSimulator, DensityScore, simulator
+from scoresample.training import fit_mean, fit_score
+from scoresample.workflows._encoding import Encoding, Observation, make_encoding
+
+_HELD_OUT = 0.1
+_MEAN_EPOCHS = 60
+_BATCH = 4096
+"""Simulations at a time."""
+_FIRST_SIMULATIONS = 20_000
+"""Of a training with fresh simulations: those that its coordinates are made of, ..."""
+_FRESH_SIMULATIONS = 20_000
+"""... and those of every epoch."""
+_PILOT_SHARE = 0.15
+"""Of the epochs, for each of the two coordinates between which held-out simulations choose ..."""
+_MOST_PILOT_POINTS = 1024
+"""... so many of them."""
+
+
+_LOOSE = 1e-3
+"""Tolerance of these densities."""
+
+Coordinates = Literal["best", "regression", "prior"]
+"""Where posteriors are learned: as residuals of a regression on the observation, or as the prior has them."""
+
+
+class AmortisedPosterior(eqx.Module):
+    """Posteriors of a simulator under any observation; made by [`fit_posterior`][scoresample.fit_posterior].
+
+    Attributes:
+        simulator: the prior and the simulator.
+        score: the conditional score.
+        encoding: from observations to the score's conditions.
+    """
+
+    simulator: AbstractSimulator
+    score: CentredScore
+    encoding: Encoding
+
+    def given(self, observation: Observation) -> CentredScore:
+        """The perturbed score of the posterior under one observation, or under one for each particle of a run.
+
+        Arguments:
+            observation: one observation, or many with a leading axis on every array.
+        """
+        leaves, ones = jax.tree.leaves(observation), jax.tree.leaves(self.encoding.structure)
+        one = bool(leaves) and np.ndim(leaves[0]) == len(ones[0].shape)
+        many = jax.tree.map(lambda x: jnp.asarray(x)[None], observation) if one else observation
+        encoded = self.encoding(many)
+        return self.score.given(jax.tree.map(lambda x: x[0], encoded) if one else encoded)
+
+    def density(self, observation: Observation) -> DensityScore:
+        """The exact posterior under one observation, where the simulator has a likelihood."""
+        return self.simulator.posterior_density(observation)
+
+    def simulate(self, key: Array, num: int) -> tuple[Array, Observation]:
+        """Parameters from the prior, in the coordinates of draws, and their observations."""
+        return simulate(self.simulator, key, num)
+
+    @property
+    def constrain(self) -> Callable[[Any], dict[str, Array]]:
+        """Positions -> parameters by name."""
+        return self.simulator.constrain
+
+    @property
+    def record(self) -> Any:
+        """The history of the training."""
+        return self.score.record
+
+
+@eqx.filter_jit
+def _simulate(model: AbstractSimulator, key: Array, num: int) -> tuple[Array, Observation]:
+    return model.simulate(key, num)
+
+
+def simulate(model: AbstractSimulator, key: Array, num: int) -> tuple[Array, Observation]:
+    """Draws of the joint law, in batches of one compiled size."""
+    size = min(num, _BATCH)
+    batches = [_simulate(model, jax.random.fold_in(key, k), size) for k in range(-(-num // size))]
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[:num], *batches)
+
+
+def fit_posterior(
+    model: Callable[..., Any] | AbstractSimulator,
+    prior: Any = None,
+    *,
+    key: Array,
+    observed: Sequence[str] | str | None = None,
+    log_likelihood: Callable[..., Any] | None = None,
+    model_args: Sequence[Any] = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    num_simulations: int | None = 10_000,
+    exchangeable: bool = False,
+    informed: bool = False,
+    coordinates: Coordinates = "best",
+    width: int = 128,
+    depth: int = 3,
+    num_epochs: int = 200,
+    process: AbstractNoiseProcess | None = None,
+    **settings: Any,
+) -> AmortisedPosterior:
+    """Learn the posteriors of a simulator under all observations at once."""
+    if isinstance(model, AbstractSimulator):
+        joint = model
+    else:
+        joint = simulator(
+            model, prior, observed=observed, log_likelihood=log_likelihood, model_args=model_args,
+            model_kwargs=model_kwargs,
+        )  # fmt: skip
+    key_simulate, key_pilot, key_network, key_fit, key_split = jax.random.split(key, 5)
+    first = _FIRST_SIMULATIONS if num_simulations is None else num_simulations
+    positions, observations = simulate(joint, key_simulate, first)
+    encoding = make_encoding(observations, joint.observation, exchangeable=exchangeable)
+    conditions = encoding(observations)
+    training = _Training(joint, encoding, informed, width, depth, process, settings)
+    held_out = jax.random.permutation(key_split, first) < max(int(_HELD_OUT * first), 10)
+    plain = MeanNetwork(joint.dimension, **training.shape, width=width, key=key_network)
+    fitted = plain
+    if coordinates != "prior":
+        fitted = fit_mean(
+            plain, positions, conditions, held_out, key=key_pilot, num_epochs=_MEAN_EPOCHS, batch_size=256,
+            learning_rate=1e-3,
+        )  # fmt: skip
+    if coordinates == "best":
+        train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)[:_MOST_PILOT_POINTS]
+        rows, others = (jax.tree.map(lambda x, r=r: x[r], (positions, conditions)) for r in (train, test))
+        epochs = max(int(_PILOT_SHARE * num_epochs), 1)
+        pilots = [training.fit(centre, *rows, epochs, key_fit) for centre in (plain, fitted)]
+        logs = [float(_mean_log_density(pilot, *others)) for pilot in pilots]
+        fitted = fitted if logs[1] > logs[0] else plain
+    if num_simulations is None:
+        score = training.fit_fresh(fitted, num_epochs, key_fit)
+    else:
+        score = training.fit(fitted, positions, conditions, num_epochs, key_fit)
+    return AmortisedPosterior(joint, score, encoding)
+
+
+class _Training:
+    """What trainings in all coordinates share."""
+
+    def __init__(
+        self, joint: AbstractSimulator, encoding: Encoding, informed: bool, width: int, depth: int, process: Any,
+        settings: dict[str, Any],
+    ) -> None:  # fmt: skip
+        self.joint, self.encoding, self.informed = joint, encoding, informed
+        self.width, self.depth, self.process, self.settings = width, depth, process, settings
+        self.shape: dict[str, Any] = {
+            "shape": encoding.shape, "exchangeable": encoding.exchangeable, "has_gaps": encoding.has_gaps
+        }  # fmt: skip
+
+    def fit(
+        self, centre: MeanNetwork, positions: Array, conditions: Encoded, num_epochs: int, key: Array
+    ) -> CentredScore:
+        """Train the score of what a normal law for every observation leaves over."""
+        return self._fit(_residuals(centre, positions, conditions), conditions, centre, num_epochs, key)
+
+    def fit_fresh(self, centre: MeanNetwork, num_epochs: int, key: Array) -> CentredScore:
+        """The same with new simulations in every epoch."""
+        key_simulate, key_fit = jax.random.split(key)
+
+        def batches() -> Iterator[tuple[Array, Encoded]]:
+            for number in itertools.count():
+                positions, observations = simulate(
+                    self.joint, jax.random.fold_in(key_simulate, number), _FRESH_SIMULATIONS
+                )
+                conditions = self.encoding(observations)
+                yield _residuals(centre, positions, conditions), conditions
+
+        return self._fit(batches, "paired", centre, num_epochs, key_fit, buffer_size=_FRESH_SIMULATIONS)
+
+    def _fit(
+        self, data: Any, conditions: Any, centre: MeanNetwork, num_epochs: int, key: Array, **settings: Any
+    ) -> CentredScore:
+        score = fit_score(
+            data,
+            conditions=conditions,
+            key=key,
+            network=lambda k: self._network(centre, k),
+            standardise="none",
+            standardise_conditions="none",
+            num_epochs=num_epochs,
+            process=self.process,
+            **{"sigma_range": (0.003, 20.0)} | settings | self.settings,
+        )
+        assert isinstance(score, PerturbedScore)
+        return CentredScore(score, centre, centre.mixing, constrain=self.joint.constrain)
+
+    def _network(self, centre: MeanNetwork, key: Array) -> Any:
+        size = self.joint.dimension
+        sizes: dict[str, Any] = {**self.shape, "width": self.width, "depth": self.depth, "key": key}
+        if not self.informed:
+            return PosteriorNetwork(size, **sizes)
+        gradient = Held(_Gradient(self.joint, self.encoding, centre))
+        return InformedNetwork(PosteriorNetwork(2 * size, outputs=2 * size, **sizes), gradient)
+
+
+class _Gradient:
+    """The gradient of the exact log posterior density in the coordinates of residuals."""
+
+    def __init__(self, joint: AbstractSimulator, encoding: Encoding, centre: MeanNetwork) -> None:
+        self.joint, self.encoding, self.centre = joint, encoding, centre
+
+    def __call__(self, z: Array, condition: Encoded) -> Array:
+        mean, mixing = self.centre(condition), self.centre.mixing
+        observation = self.encoding.decode(condition)
+
+        def log_joint(z: Array) -> Array:
+            u = mean + mixing @ z
+            return self.joint.log_prior(u) + self.joint.log_likelihood(u, observation)
+
+        return jax.grad(log_joint)(z)
+
+
+@eqx.filter_jit
+def _mean_log_density(score: CentredScore, positions: Array, conditions: Encoded) -> Array:
+    """The mean log density of points, each under its own condition, by the probability flow."""
+    path = score.given(conditions)
+
+    def one(path: CentredScore, position: Array) -> Array:
+        return ProbabilityFlowDensity(path, rtol=_LOOSE, atol=_LOOSE).logdensity(position)
+
+    return jnp.mean(jax.vmap(one, in_axes=(path.condition_axes(), 0))(path, positions))
+
+
+@eqx.filter_jit
+def _residuals(centre: MeanNetwork, positions: Array, conditions: Any) -> Array:
+    return jnp.linalg.solve(centre.mixing, (positions - jax.vmap(centre)(conditions)).T).T
