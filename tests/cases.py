@@ -23,6 +23,7 @@ from scoresample.paths import (
     AbstractNoiseProcess,
     AbstractScorePath,
     CascadedDensity,
+    CentredScore,
     EmpiricalPerturbedScore,
     PerturbedEnergy,
     PerturbedScore,
@@ -57,6 +58,7 @@ from scoresample.samplers import (
     Restart,
     ReverseSDE,
     TemperedSMC,
+    WithDensity,
 )
 from scoresample.scores import (
     AbstractScore,
@@ -70,6 +72,7 @@ from scoresample.scores import (
     Score,
     add_scores,
     from_numpyro,
+    named_sites,
     power_law_spectrum,
     temper,
 )
@@ -280,6 +283,20 @@ def local_energy_path() -> LocalEnergyPath:
     return path.given(jnp.arange(8.0).reshape(2, 4) / 4)
 
 
+def centred_path() -> CentredScore:
+    """The score of a residual, of three correlated coordinates, under one condition."""
+
+    def denoiser(y: Array, s: Array, condition: Array) -> Array:
+        return (y + s**2 * 0.1 * condition[0] * jnp.tanh(y)) / (1 + s**2)
+
+    inner = PerturbedScore(
+        denoiser, VP(), structure=jnp.zeros(3), condition=jnp.zeros(2), prediction="denoised", time="sigma"
+    )
+    mixing = jnp.array([[1.0, 0.3, 0.0], [0.3, 0.5, 0.1], [0.0, 0.1, 2.0]])
+    path = CentredScore(inner, lambda c: jnp.stack([c[0], c[1], c[0] * c[1]]), mixing, constrain=named_sites)
+    return path.given(jnp.array([1.0, -2.0]))
+
+
 PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "noised gaussian": lambda: perturb(gaussian(), VP()),
     "noised gaussian of an array": lambda: perturb(gaussian_array(), VE(0.01, 50.0)),
@@ -291,6 +308,7 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "conditional network of a tree": conditional_path,
     "conditional network under another process": lambda: conditional_path().with_process(VP()),
     "conditional energy": conditional_energy_path,
+    "conditional network of a residual": centred_path,
     "network under another process": lambda: network_path().with_process(VP()),
     "noised gaussian of a tree": lambda: perturb(gaussian_tree(), VP()),
     "noised points": lambda: perturb(mixture().sample(jax.random.key(3), 30), VP()),
@@ -354,6 +372,7 @@ PARTICLE_SAMPLERS: dict[str, Callable[[], AbstractParticleSampler[Any]]] = {
     ),
     "ParallelMALA": lambda: ParallelMALA(num_steps=12),
     "TemperedSMC": lambda: TemperedSMC(num_moves=2, num_integration_steps=2),
+    "WithDensity": lambda: WithDensity(ProbabilityFlowODE(num_steps=4)),
 }
 
 SAMPLERS: dict[str, Callable[[], Any]] = {**CHAIN_SAMPLERS, **PARTICLE_SAMPLERS}

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -49,6 +48,6 @@ class InformedNetwork(eqx.Module):
         told = jnp.sqrt(variance / (1 + variance)) * (z + self.gradient.value(z, condition))
         told = jnp.where(jnp.isfinite(told), told, 0)
         size = jnp.sqrt(jnp.mean(told**2) + 1e-12)
-        told = jax.lax.stop_gradient(told * jnp.minimum(1, _MOST_NORM / size))
+        told = told * jnp.minimum(1, _MOST_NORM / size)
         out, gate = jnp.split(self.network(jnp.concatenate([x, told]), log_sigma, condition), 2)
         return out + gate * told

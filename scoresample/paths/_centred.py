@@ -95,7 +95,7 @@ class CentredScore(AbstractPerturbedScore):
         return eqx.tree_at(_moving, everything, (axes, 0), is_leaf=lambda leaf: leaf is None)
 
 
-def _moving(score: CentredScore) -> tuple[Any, Any]:
+def _moving(score: Any) -> Any:
     return score.inner, score.frame.location
 
 

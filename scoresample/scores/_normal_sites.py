@@ -1,9 +1,10 @@
 """Distributions as maps of a standard normal variable: what makes every prior look like the same one."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import erfinv, log_ndtr, ndtr, ndtri
@@ -25,7 +26,7 @@ class SiteMap(NamedTuple):
     log_volume: Callable[[Array], Array] | None
 
 
-def site_map(distribution: dist.Distribution) -> SiteMap:
+def site_map(distribution: Any) -> SiteMap:
     """The map of a distribution: from standard normal coordinates where there is one, else its NumPyro bijection."""
     normal = _from_normal(distribution)
     if normal is not None:
@@ -38,49 +39,45 @@ def site_map(distribution: dist.Distribution) -> SiteMap:
     return SiteMap(bijection, log_volume)
 
 
-def coordinate_shape(distribution: dist.Distribution) -> tuple[int, ...]:
+def coordinate_shape(distribution: Any) -> tuple[int, ...]:
     """The shape of a site's coordinates: its own, or that of its unconstrained space."""
     if _from_normal(distribution) is not None:
         return distribution.shape()
     return dist.biject_to(distribution.support).inverse_shape(distribution.shape())
 
 
-def _from_normal(distribution: dist.Distribution) -> Callable[[Array], Array] | None:
+def _from_normal(distribution: Any) -> Callable[[Array], Array] | None:
     """``u -> F^-1(Phi(u))``, or an affine map for normal laws; None where there is no such map to differentiate.
 
     Standard normal u give values of the distribution: Rosenblatt's transformation (Rosenblatt 1952), backwards. Values
     of a transformed distribution are its transforms of the base's values, whether they increase or not.
     """
-    match distribution:
-        case dist.Independent() | dist.ExpandedDistribution() | dist.MaskedDistribution():
-            return _from_normal(distribution.base_dist)
-        case dist.Delta():
-            return None
-        case dist.TransformedDistribution():
-            return _transformed(distribution)
-        case dist.MultivariateNormal():
-            return lambda u: distribution.loc + (distribution.scale_tril @ u[..., None])[..., 0]
-        case dist.Normal():
-            return lambda u: distribution.loc + distribution.scale * u
-        case dist.Uniform():
-            return lambda u: distribution.low + (distribution.high - distribution.low) * ndtr(u)
-        case dist.Exponential():
-            return lambda u: _exponential(u) / distribution.rate
-        case dist.HalfNormal():
-            return lambda u: distribution.scale * _half_normal(u)
-        case dist.HalfCauchy():
-            return lambda u: distribution.scale * _half_cauchy(u)
-        case dist.Cauchy():
-            return lambda u: distribution.loc + distribution.scale * _cauchy(u)
-        case dist.Laplace():
-            return lambda u: distribution.loc + distribution.scale * _laplace(u)
-        case dist.Logistic():
-            return lambda u: distribution.loc + distribution.scale * (log_ndtr(u) - log_ndtr(-u))
-        case _:
-            return _by_quantiles(distribution)
+    if isinstance(distribution, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        return _from_normal(distribution.base_dist)
+    if isinstance(distribution, dist.TransformedDistribution):
+        return _transformed(distribution)
+    if isinstance(distribution, dist.MultivariateNormal):
+        loc, factor = _arrays(distribution.loc, distribution.scale_tril)
+        return lambda u: loc + (factor @ u[..., None])[..., 0]
+    for kind, quantile in _WITHOUT_LOCATION.items():
+        if isinstance(distribution, kind):
+            return lambda u: distribution.scale * quantile(u)
+    for kind, quantile in _WITH_LOCATION.items():
+        if isinstance(distribution, kind):
+            return lambda u: distribution.loc + distribution.scale * quantile(u)
+    if isinstance(distribution, dist.Uniform):
+        low, high = _arrays(distribution.low, distribution.high)
+        return lambda u: low + (high - low) * ndtr(u)
+    if isinstance(distribution, dist.Exponential):
+        return lambda u: _exponential(u) / distribution.rate
+    return _by_quantiles(distribution)
 
 
-def _transformed(distribution: dist.TransformedDistribution) -> Callable[[Array], Array] | None:
+def _arrays(*values: Any) -> tuple[Array, ...]:
+    return tuple(jnp.asarray(value) for value in values)
+
+
+def _transformed(distribution: Any) -> Callable[[Array], Array] | None:
     base = _from_normal(distribution.base_dist)
     if base is None:
         return None
@@ -94,7 +91,7 @@ def _transformed(distribution: dist.TransformedDistribution) -> Callable[[Array]
     return value
 
 
-def _by_quantiles(distribution: dist.Distribution) -> Callable[[Array], Array] | None:
+def _by_quantiles(distribution: Any) -> Callable[[Array], Array] | None:
     """By the distribution's own quantile function, if it has one that can be differentiated."""
     if distribution.event_dim or distribution.support.is_discrete:
         return None
@@ -146,3 +143,16 @@ def _laplace(u: Array) -> Array:
     low, high = _sides(u)
     log_two = jnp.log(jnp.asarray(2.0, u.dtype))
     return jnp.where(u < 0, log_two + log_ndtr(low), -log_two - log_ndtr(-high))
+
+
+_WITHOUT_LOCATION: dict[Any, Callable[[Array], Array]] = {
+    dist.HalfNormal: _half_normal,
+    dist.HalfCauchy: _half_cauchy,
+}
+_WITH_LOCATION: dict[Any, Callable[[Array], Array]] = {
+    dist.Normal: lambda u: u,
+    dist.Cauchy: _cauchy,
+    dist.Laplace: _laplace,
+    dist.Logistic: lambda u: log_ndtr(u) - log_ndtr(-u),
+}
+"""Standard quantiles of laws that are scaled, and moved."""

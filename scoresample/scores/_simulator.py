@@ -33,16 +33,26 @@ class AbstractSimulator(eqx.Module):
     closed form. Other parameters are moved to NumPyro's unconstrained space and standardised.
 
     Attributes:
-        dimension: the numbers in u.
-        is_normal: whether the prior is the standard normal law in all of u.
+        sites: where the parameters lie in u.
         observation: tree of `jax.ShapeDtypeStruct` of one observation.
-        has_likelihood: whether the density of observations is known.
     """
 
-    dimension: AbstractVar[int]
-    is_normal: AbstractVar[bool]
+    sites: AbstractVar["Sites"]
     observation: AbstractVar[Any]
-    has_likelihood: AbstractVar[bool]
+
+    @property
+    def dimension(self) -> int:
+        """The numbers in u."""
+        return self.sites.dimension
+
+    @property
+    def is_normal(self) -> bool:
+        """Whether the prior is the standard normal law in all of u."""
+        return all(self.sites.normal)
+
+    @abc.abstractmethod
+    def has_likelihood(self) -> bool:
+        """Whether the density of observations is known."""
 
     @abc.abstractmethod
     def constrain(self, position: Float[Array, " d"]) -> dict[str, Array]:
@@ -77,7 +87,7 @@ class AbstractSimulator(eqx.Module):
         Raises:
             ValueError: if the density of observations is not known.
         """
-        if not self.has_likelihood:
+        if not self.has_likelihood():
             raise ValueError(
                 "this simulator has no likelihood, so its posterior has no density to compare with. Pass "
                 "`log_likelihood=`, or write the simulator as a NumPyro model."
@@ -174,17 +184,10 @@ class NumPyroSimulator(AbstractSimulator):
     observed: tuple[str, ...] = eqx.field(static=True)
     sites: Sites
     observation: Any
-    has_likelihood: bool = eqx.field(static=True, default=True)
 
-    @property
-    def dimension(self) -> int:
-        """The numbers in u."""
-        return self.sites.dimension
-
-    @property
-    def is_normal(self) -> bool:
-        """Whether the prior is standard normal in all of u."""
-        return all(self.sites.normal)
+    def has_likelihood(self) -> bool:
+        """A model knows its densities."""
+        return True
 
     def _trace(self, position: Array, observation: Observation | None, key: Array) -> tuple[dict[str, Any], Array]:
         seeded = handlers.seed(self.model, key)
@@ -195,7 +198,7 @@ class NumPyroSimulator(AbstractSimulator):
             trace = handlers.trace(placed).get_trace(*self.model_args, **self.model_kwargs)
         return trace, sum(placed.log_priors, jnp.zeros((), position.dtype))
 
-    def _named(self, observation: Observation) -> dict[str, Array]:
+    def _named(self, observation: Observation) -> dict[str, Any]:
         return {self.observed[0]: observation} if len(self.observed) == 1 else dict(observation)
 
     def constrain(self, position: Float[Array, " d"]) -> dict[str, Array]:
@@ -216,10 +219,8 @@ class NumPyroSimulator(AbstractSimulator):
 
     def log_likelihood(self, position: Float[Array, " d"], observation: Observation) -> Float[Array, ""]:
         """The log density of the observed sites, and all factors of the model."""
-        filled = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), _HARMLESS, x), self._named(observation))
-        trace, _ = self._trace(
-            position, filled if len(self.observed) > 1 else filled[self.observed[0]], jax.random.key(0)
-        )
+        filled = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), _HARMLESS, x), observation)
+        trace, _ = self._trace(position, filled, jax.random.key(0))
         total = jnp.zeros((), position.dtype)
         for name, site in trace.items():
             if site["type"] != "sample" or name in self.sites.names:
@@ -264,17 +265,6 @@ class FunctionSimulator(AbstractSimulator):
     sites: Sites
     observation: Any
 
-    @property
-    def dimension(self) -> int:
-        """The numbers in u."""
-        return self.sites.dimension
-
-    @property
-    def is_normal(self) -> bool:
-        """Whether the prior is standard normal in all of u."""
-        return all(self.sites.normal)
-
-    @property
     def has_likelihood(self) -> bool:
         """Whether there is a density of observations."""
         return self.density is not None
@@ -422,12 +412,11 @@ def simulator(
             f"{type(prior).__name__}. A prior in which parameters depend on each other is written as a NumPyro model."
         )
     _check_continuous(priors)
-    key = jax.random.key(0)
     made = FunctionSimulator(
-        dict(priors), model, log_likelihood, bare, _plain_sites(priors), jax.ShapeDtypeStruct((), jnp.float32)
+        prior=dict(priors), fn=model, density=log_likelihood, bare=bare, sites=_plain_sites(priors), observation=None
     )
     standard = _standardised(made)
-    return eqx.tree_at(lambda s: s.observation, standard, _observation(standard, key))
+    return _with_observation(standard)
 
 
 def _numpyro_simulator(
@@ -449,9 +438,12 @@ def _numpyro_simulator(
     if not latent:
         raise ValueError("`model`: there is no latent site to infer.")
     _check_continuous(latent)
-    made = NumPyroSimulator(model, args, kwargs, observed, _plain_sites(latent), jax.ShapeDtypeStruct((), jnp.float32))
+    made = NumPyroSimulator(
+        model=model, model_args=args, model_kwargs=kwargs, observed=observed, sites=_plain_sites(latent),
+        observation=None,
+    )  # fmt: skip
     standard = _standardised(made)
-    return eqx.tree_at(lambda s: s.observation, standard, _observation(standard, jax.random.key(0)))
+    return _with_observation(standard)
 
 
 def _check_continuous(latent: Mapping[str, Any]) -> None:
@@ -479,9 +471,10 @@ def _standardised(made: Any) -> Any:
     return eqx.tree_at(lambda s: (s.sites.location, s.sites.scale), made, (location, scale))
 
 
-def _observation(made: AbstractSimulator, key: Array) -> Any:
+def _with_observation[Made: AbstractSimulator](made: Made) -> Made:
+    """The simulator, which knows what its observations look like."""
     position = jax.ShapeDtypeStruct((made.dimension,), jnp.asarray(0.0).dtype)
-    shape = eqx.filter_eval_shape(lambda u: made.observe(u, key=key), position)
+    shape = eqx.filter_eval_shape(lambda u: made.observe(u, key=jax.random.key(0)), position)
     if not jax.tree.leaves(shape):
         raise ValueError("`model` must return an observation: an array, or a tree of arrays.")
-    return shape
+    return eqx.tree_at(lambda s: s.observation, made, shape, is_leaf=lambda leaf: leaf is None)

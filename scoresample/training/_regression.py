@@ -76,7 +76,7 @@ def fit_mean(
     return eqx.tree_at(lambda n: n.mixing, fitted, fitted.root @ jnp.asarray(root, targets.dtype))
 
 
-def _by_least_squares(network: MeanNetwork) -> tuple[Array, Array, Array]:
+def _by_least_squares(network: MeanNetwork) -> Any:
     return network.slope, network.intercept, network.root
 
 

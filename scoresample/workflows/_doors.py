@@ -26,3 +26,10 @@ def check_target(name: str, density: object, draws: Draws) -> None:
     if density.structure is not None:
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), draws.position)
         check_structure(one, density.structure, name=name, what="density's draw")
+
+
+def check_at_least(least: int, **values: object) -> None:
+    """Raise unless all are whole numbers of at least `least`."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -14,10 +14,13 @@ from scoresample.nn import Encoded, Held, InformedNetwork, MeanNetwork, Posterio
 from scoresample.paths import AbstractNoiseProcess, CentredScore, PerturbedScore, ProbabilityFlowDensity
 from scoresample.scores import AbstractSimulator, DensityScore, simulator
 from scoresample.training import fit_mean, fit_score
+from scoresample.workflows._doors import check_at_least
 from scoresample.workflows._encoding import Encoding, Observation, make_encoding
 
 _HELD_OUT = 0.1
+_FEWEST_SIMULATIONS = 100
 _MEAN_EPOCHS = 60
+_SETTINGS: dict[str, Any] = {"sigma_range": (0.003, 20.0)}
 _BATCH = 4096
 """Simulations at a time."""
 _FIRST_SIMULATIONS = 20_000
@@ -54,8 +57,14 @@ class AmortisedPosterior(eqx.Module):
         """The perturbed score of the posterior under one observation, or under one for each particle of a run.
 
         Arguments:
-            observation: one observation, or many with a leading axis on every array.
+            observation: one observation; or many with a leading axis on every array, as many as there will be draws.
+
+        Raises:
+            ValueError: if shapes do not fit those of the simulator, or numbers are missing that never were there.
         """
+        bare = jax.tree.structure(self.encoding.structure) == jax.tree.structure(0)
+        if bare and isinstance(observation, list | tuple):
+            observation = np.asarray(observation)
         leaves, ones = jax.tree.leaves(observation), jax.tree.leaves(self.encoding.structure)
         one = bool(leaves) and np.ndim(leaves[0]) == len(ones[0].shape)
         many = jax.tree.map(lambda x: jnp.asarray(x)[None], observation) if one else observation
@@ -112,7 +121,68 @@ def fit_posterior(
     process: AbstractNoiseProcess | None = None,
     **settings: Any,
 ) -> AmortisedPosterior:
-    """Learn the posteriors of a simulator under all observations at once."""
+    """Learn the posteriors of a simulator under all observations at once: neural posterior score estimation.
+
+    Parameters are drawn from the prior and observations from the simulator; a network learns the score of the noised
+    parameters given an observation by conditional denoising score matching. Parameters are learned in coordinates in
+    which the prior is standard normal ([`simulator`][scoresample.simulator]), so that draws never leave its support;
+    where that helps, as residuals of a regression on the observation, which need not be told where posteriors lie.
+    Observations are standardised, numbers far out are drawn in by their logarithm, and missing ones (NaN, where the
+    simulator leaves numbers out too) are told as missing.
+
+    ``posterior.given(observation)`` is a perturbed score like any other: every path sampler draws from it, and every
+    chain. How far the draws can be trusted is not known from the training: [`certify`][scoresample.certify] weighs them
+    by the exact density where the simulator has one.
+
+    Source: Geffner, Papamakarios and Mnih 2023, arXiv 2209.14249, section 3; Sharrock et al. 2024, arXiv 2210.04872.
+
+    Arguments:
+        model: a simulator, or what [`simulator`][scoresample.simulator] makes one of: a function (key, parameters) ->
+            observation beside a `prior`, or a NumPyro model beside the names of its `observed` sites.
+        prior: the prior of a function's parameters.
+        key: random key.
+        observed: the observed sites of a NumPyro model.
+        log_likelihood: (parameters, observation) -> log density, beside a function.
+        model_args: arguments of a NumPyro model, without observations.
+        model_kwargs: its keyword arguments, likewise.
+        num_simulations: the budget; None for 20,000 fresh ones in every epoch, for simulators that cost little.
+        exchangeable: whether the first axis of an observation holds independent parts that are alike, whose order tells
+            nothing. They may differ in number: pad with parts of NaN.
+        informed: show the network the gradient of the exact density. It needs a likelihood, and every evaluation of
+            the score then takes one of its gradient: no likelihood-free inference, but much better scores.
+        coordinates: ``"regression"``, residuals of a regression on the observation; ``"prior"``; or ``"best"``, which
+            of both gives held-out parameters the higher log density after a short training.
+        width: width of the network.
+        depth: number of its residual blocks.
+        num_epochs: passes over the simulations.
+        process: the noise process, ``VP()`` by default.
+        **settings: further settings of [`fit_score`][scoresample.fit_score].
+
+    Returns:
+        The posteriors.
+
+    Raises:
+        TypeError: if the simulator or the prior is none.
+        ValueError: if a setting or the simulations cannot be used; the message says why.
+
+    Examples:
+        >>> import jax, numpyro.distributions as dist
+        >>> import scoresample as ss
+        >>> def observe(key, theta):
+        ...     return theta + 0.1 * jax.random.normal(key, theta.shape)
+        >>> prior = dist.Uniform(-1.0, 1.0).expand([2]).to_event(1)
+        >>> posterior = ss.fit_posterior(
+        ...     observe, prior, key=jax.random.key(0), num_simulations=500, num_epochs=2, coordinates="prior", width=16
+        ... )
+        >>> draws = ss.sample(posterior.given([0.2, -0.5]), key=jax.random.key(1), num_samples=5)
+        >>> draws.position.shape
+        (1, 20, 2)
+    """
+    if coordinates not in get_args(Coordinates):
+        raise ValueError(f"`coordinates` must be one of {list(get_args(Coordinates))}, got {coordinates!r}.")
+    check_at_least(1, width=width, depth=depth, num_epochs=num_epochs)
+    if num_simulations is not None:
+        check_at_least(_FEWEST_SIMULATIONS, num_simulations=num_simulations)
     if isinstance(model, AbstractSimulator):
         joint = model
     else:
@@ -120,6 +190,11 @@ def fit_posterior(
             model, prior, observed=observed, log_likelihood=log_likelihood, model_args=model_args,
             model_kwargs=model_kwargs,
         )  # fmt: skip
+    if informed and not joint.has_likelihood():
+        raise ValueError(
+            "`informed` needs the density of observations. Pass `log_likelihood=`, write the simulator as a NumPyro "
+            "model, or leave it out."
+        )
     key_simulate, key_pilot, key_network, key_fit, key_split = jax.random.split(key, 5)
     first = _FIRST_SIMULATIONS if num_simulations is None else num_simulations
     positions, observations = simulate(joint, key_simulate, first)
@@ -138,8 +213,8 @@ def fit_posterior(
         train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)[:_MOST_PILOT_POINTS]
         rows, others = (jax.tree.map(lambda x, r=r: x[r], (positions, conditions)) for r in (train, test))
         epochs = max(int(_PILOT_SHARE * num_epochs), 1)
-        pilots = [training.fit(centre, *rows, epochs, key_fit) for centre in (plain, fitted)]
-        logs = [float(_mean_log_density(pilot, *others)) for pilot in pilots]
+        pilots = [training.fit(centre, rows[0], rows[1], epochs, key_fit) for centre in (plain, fitted)]
+        logs = [float(_mean_log_density(pilot, others[0], others[1])) for pilot in pilots]
         fitted = fitted if logs[1] > logs[0] else plain
     if num_simulations is None:
         score = training.fit_fresh(fitted, num_epochs, key_fit)
@@ -193,7 +268,7 @@ class _Training:
             standardise_conditions="none",
             num_epochs=num_epochs,
             process=self.process,
-            **{"sigma_range": (0.003, 20.0)} | settings | self.settings,
+            **(_SETTINGS | settings | self.settings),
         )
         assert isinstance(score, PerturbedScore)
         return CentredScore(score, centre, centre.mixing, constrain=self.joint.constrain)

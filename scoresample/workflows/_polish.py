@@ -93,7 +93,10 @@ def polish(draws: Draws, target: AbstractDensityScore, *, key: Array, num_steps:
         flat = jax.tree.map(lambda x: x[chosen], flat)
     vectors, density, unravel = _as_vectors(flat, target)
     path = _AroundDraws(
-        density, _frame(vectors), jax.ShapeDtypeStruct(vectors.shape[1:], vectors.dtype), target.constrain
+        target=density,
+        frame=_frame(vectors),
+        structure=jax.ShapeDtypeStruct(vectors.shape[1:], vectors.dtype),
+        constrain=target.constrain,
     )
     plan = sampler.plan(path, key=key)
     ended, stats = _run(path, sampler, plan, vectors, key)

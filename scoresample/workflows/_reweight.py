@@ -76,7 +76,8 @@ def reweight(
     if proposal is None and "log_proposal" not in draws.stats:
         raise ValueError(
             "`proposal`: these draws do not bring the density that they have. Sample with "
-            "WithDensity(ProbabilityFlowODE(...)), or pass the density as a score, such as ProbabilityFlowDensity(path)."
+            "WithDensity(ProbabilityFlowODE(...)), or pass the density as a score, such as "
+            "ProbabilityFlowDensity(path)."
         )
     for name, density in (("target", target), ("proposal", proposal)):
         if density is not None:
