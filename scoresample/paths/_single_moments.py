@@ -1,0 +1,88 @@
+"""Means and covariances of the laws behind noised scores, from a short run of their probability flow."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from scoresample.paths._observations import Singles, level_score
+from scoresample.paths._perturbed import AbstractPerturbedScore
+
+_NUM_STEPS = 64
+_MOST_NOISE = 80.0
+"""The flow starts at most at this sigma/alpha: what is wrong with a start of unit variance is then one part in 6,400."""
+
+
+def single_moments(singles: Singles, low: float, high: float, num_draws: int, key: Array) -> tuple[np.ndarray, ...]:
+    """The mean (n, d) and the covariance (n, d, d) under each observation, in y = z/alpha.
+
+    Draws go down the probability flow by second-order steps of the denoiser, uniform in log-SNR (Lu et al. 2022, arXiv
+    2211.01095, algorithm 2). They start from normal numbers that are shifted and turned to have zero mean and unit
+    covariance exactly, so for normal laws, where the flow is affine, the moments have no Monte-Carlo error. The
+    covariance is that of the last points with their denoised ones, which is free of the last level's noise there.
+    """
+    steps, noise = _steps(low, high), _white(key, num_draws, _dimension(singles.path))
+    indices = jnp.arange(singles.number)
+    means, covariances = _moments_of_all(singles.path, indices, steps, noise)
+    return np.asarray(means, np.float64), np.asarray(covariances, np.float64)
+
+
+def path_moments(path: AbstractPerturbedScore, num_draws: int, key: Array) -> tuple[np.ndarray, np.ndarray]:
+    """The same, (d,) and (d, d), of a path without conditions."""
+    low, high = (float(end) for end in np.asarray(path.log_snr_range))
+    mean, covariance = _moments_of_one(path, _steps(low, high), _white(key, num_draws, _dimension(path)))
+    return np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
+
+
+def _steps(low: float, high: float) -> Array:
+    return jnp.asarray(np.linspace(max(low, -float(np.log(_MOST_NOISE))), high, _NUM_STEPS + 1), dtype=float)
+
+
+def _dimension(path: AbstractPerturbedScore) -> int:
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(path.structure))
+
+
+def _white(key: Array, number: int, dimension: int) -> Array:
+    """Normal numbers (number, dimension) with zero mean and unit covariance, exactly."""
+    draws = np.asarray(jax.random.normal(key, (number, dimension), float), np.float64)
+    draws = draws - draws.mean(axis=0)
+    factor = np.linalg.cholesky(draws.T @ draws / number)
+    return jnp.asarray(np.linalg.solve(factor, draws.T).T, dtype=float)
+
+
+@eqx.filter_jit
+def _moments_of_all(
+    path: AbstractPerturbedScore, indices: Array, steps: Array, noise: Array
+) -> tuple[Array, Array]:
+    """One observation after another, all draws of one at once."""
+    singles = Singles(path, indices.shape[0], None)
+    own, shared = singles.split()
+    return jax.lax.map(lambda one: _moments(eqx.combine(one, shared), steps, noise), own)
+
+
+@eqx.filter_jit
+def _moments_of_one(path: AbstractPerturbedScore, steps: Array, noise: Array) -> tuple[Array, Array]:
+    return _moments(path, steps, noise)
+
+
+def _moments(path: AbstractPerturbedScore, steps: Array, noise: Array) -> tuple[Array, Array]:
+    def denoised(y: Array, log_snr: Array) -> Array:
+        return y + jnp.exp(-2 * log_snr) * jax.vmap(lambda one: level_score(path, one, log_snr))(y)
+
+    def step(carry: tuple[Array, Array, Array], ends: Array) -> tuple[tuple[Array, Array, Array], None]:
+        y, before, length_before = carry
+        length = ends[1] - ends[0]
+        now = denoised(y, ends[0])
+        ratio = jnp.where(length_before > 0, length / jnp.where(length_before > 0, length_before, 1), 0)
+        drift = now + 0.5 * ratio * (now - before)
+        shrink = jnp.exp(-length)
+        return (shrink * y - jnp.expm1(-length) * drift, now, length), None
+
+    y = jnp.sqrt(1 + jnp.exp(-2 * steps[0])) * noise
+    pairs = jnp.stack([steps[:-1], steps[1:]], axis=1)
+    (y, _, _), _ = jax.lax.scan(step, (y, jnp.zeros_like(y), jnp.zeros((), y.dtype)), pairs)
+    last = denoised(y, steps[-1])
+    mean = jnp.mean(last, axis=0)
+    cross = (y - jnp.mean(y, axis=0)).T @ (last - mean) / y.shape[0]
+    return mean, 0.5 * (cross + cross.T)
