@@ -248,7 +248,7 @@ def combined_path(method: Any) -> AbstractScorePath:
     score = conditional_path()
     observations = {"high": jnp.array([[0.3, -0.7], [1.0, 2.0], [0.0, 0.5]]), "low": jnp.array([2.0, -1.0, 0.4])}
     prior = Gaussian(tree_position(), {"effects": jnp.array([9.0, 50.0]), "log_scale": jnp.asarray(0.2)})
-    covariance = jnp.diag(jnp.array([0.2, 3.0, 0.01]))
+    covariance = jnp.diag(jnp.array([0.2, 3.0, 0.1]))
     moments = jnp.array([[3.0, -4.0, 1.0], [3.4, -2.0, 0.9], [2.9, -4.0, 1.0]]), jnp.stack(3 * [covariance])
     return combine_observations(score, observations, prior=prior, method=method, moments=moments, chunk_size=2)
 
