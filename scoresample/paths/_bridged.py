@@ -18,23 +18,28 @@ _START_SCALES = 20.0
 class BridgedScore(AbstractScorePath):
     """Bridging densities from noise to the posterior of n independent observations.
 
-    At noise s in the coordinates y of the data, with p_s(y | x_j) the noised law under one observation,
+    At noise s in the coordinates y of the data, with p_s(y | x_j) the noised law under one observation and p_s(y) the
+    noised prior,
 
-    ``grad log p = sum_j grad log p_s(y | x_j) + (1 - n) f(s) grad log prior(y)``,  ``f(s) = c / (c + s^2)``,
+    ``grad log p = sum_j grad log p_s(y | x_j) + (1 - n) grad log p_s(y)``,
 
-    with c the smallest variance of the prior (Geffner, Papamakarios and Mnih 2023, arXiv 2209.14249, section 3.1; their
-    f falls linearly in time). This f keeps the densities of every normal model proper at all levels. It is 1 without
-    noise, so the path ends at the posterior; but on the way its densities are not that posterior with noise, and are
-    narrower by about sqrt(n). So this is no noised score: annealed Langevin samples it, with steps from its Jacobian and
-    the bias of the last level's steps, and no sampler that reverses noise takes it. With n = 1 every level is the score
-    itself.
+    which is the noised prior times the likelihood of each observation averaged over the noise: proper at all levels
+    where likelihoods are bounded. Without noise it is the posterior; on the way it is not that posterior with noise, and
+    is narrower by up to sqrt(n). So this is no noised score: annealed Langevin samples it, with steps from its Jacobian
+    and the bias of the last level's steps, and no sampler that reverses noise takes it. With n = 1 every level is the
+    score itself.
+
+    Source: Geffner, Papamakarios and Mnih 2023, arXiv 2209.14249, section 3.1. There the factor of the prior is
+    ``(1 - n) f(t) grad log p(theta)``, f falling from 1 to 0 and the prior without noise, which is not defined where
+    noise takes points out of a bounded prior, and need not be proper. For the prior N(0, c) the factor here is that one
+    with ``f = c / (c + s^2)``.
 
     The clock is such that equal cubed steps, the samplers' ladder for such paths, are uniform in log-SNR:
     ``log_snr(t) = high + (1 - (1 - t)^(1/3)) (low - high)``.
 
     Attributes:
         singles: the score under each observation.
-        prior: the prior in the same coordinates, used at its smallest noise.
+        prior: the prior in the same coordinates, noised alike.
         log_snr_range: where both the score and the prior are valid.
         means: (n, d) of the laws under each observation.
         single_precisions: (n, d, d) inverse covariances of the same.
@@ -60,20 +65,14 @@ class BridgedScore(AbstractScorePath):
         start = jnp.clip(-jnp.log(_START_SCALES * widest), low, high)
         return high + (1 - jnp.cbrt(1 - t)) * (start - high)
 
-    def prior_power(self, squared_noise: Array) -> Array:
-        """f(s): how much of the prior is taken out at a level of noise variance s^2."""
-        smallest = 1 / jnp.linalg.eigvalsh(self.prior_precision)[-1].astype(squared_noise.dtype)
-        return smallest / (smallest + squared_noise)
-
     def standard_score(self, z: Position, t: Array) -> Position:
         """The sum of the scores under each observation, less the prior's."""
         y, log_snr = flat(z), self.log_snr(t)
         if self.singles.number == 1:
             return unflat(level_score(self.singles.one(0), y, log_snr), self.structure)
         total = self.singles.total(lambda path, _: level_score(path, y, log_snr))
-        prior = self.prior(y, self.log_snr_range[1].astype(y.dtype))
-        excess = (self.singles.number - 1) * self.prior_power(jnp.exp(-2 * log_snr))
-        return unflat(total - excess * prior, self.structure)
+        excess = self.singles.number - 1
+        return unflat(total - excess * self.prior(y, log_snr), self.structure)
 
     def sample_reference(self, key: Array, num_particles: int, t: Array | float = 1.0) -> Position:
         """Draws from the normal law with the level's precision, were all laws normal."""
@@ -88,8 +87,9 @@ class BridgedScore(AbstractScorePath):
         precisions, prior = self.single_precisions.astype(t.dtype), self.prior_precision.astype(t.dtype)
         identity = jnp.eye(prior.shape[0], dtype=t.dtype)
         noised = jnp.linalg.solve(identity + squared * precisions, precisions)
-        taken = (self.singles.number - 1) * self.prior_power(squared) * prior
-        total = jnp.sum(noised, axis=0) - taken
+        noised_prior = jnp.linalg.solve(identity + squared * prior, prior)
+        # Summed as differences: n precisions less n - 1 of the prior lose their digits.
+        total = noised_prior + jnp.sum(noised - noised_prior, axis=0)
         centre = self.prior_mean.astype(t.dtype)
         pull = jnp.einsum("nij,nj->i", noised, self.means.astype(t.dtype) - centre)
         covariance = jnp.linalg.inv(total)

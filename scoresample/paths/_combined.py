@@ -173,7 +173,7 @@ class CombinedScore(AbstractPerturbedScore):
             return weight @ (unroot @ (value - prior)), excess, cut.astype(y.dtype)
 
         total, excess, cuts = self.singles.total(lambda path, _: weighed(path))
-        value = prior + unroot.T @ jnp.linalg.solve(identity + excess, total)
+        value = prior + root @ jnp.linalg.solve(identity + excess, total)
         return value, cuts / self.singles.number
 
 

@@ -96,17 +96,17 @@ def test_normal_models_are_combined_exactly_at_all_levels(
 ) -> None:
     path = combined(number, method, process)
     assert isinstance(path, CombinedScore)
-    # The difference of n scores and n - 1 of the prior loses their digits; Jacobians at much noise lose s^2 of them.
-    tolerance = {"float32": 2e-3 if method == "jac" else 2e-4, "float64": 1e-9 if method == "jac" else 1e-11}
-    for t in (0.02, 0.2, 0.5, 0.9):
-        time = jnp.asarray(t, precision)
-        alpha, variance = float(process.alpha(time)), float(process.variance(time))
+    # A denoiser as a score loses the digits of (sigma/alpha)^2; n scores less n - 1 of the prior's lose log10(n).
+    tolerance = {"float32": 2e-4, "float64": 1e-12}[precision.name]
+    for ratio in (0.05, 0.3, 2.0, 20.0, 50.0):
+        t = process.time(-jnp.log(jnp.asarray(ratio, precision)))
+        alpha, variance = float(process.alpha(t)), float(process.variance(t))
         z = np.random.default_rng(0).normal(size=(5, 3)) * np.sqrt(0.1 * alpha**2 + variance)
-        got = scores_at(path, jnp.asarray(z, precision), time)
+        got = scores_at(path, jnp.asarray(z, precision), t)
         assert got.dtype == precision
         want = np.stack([exact_score(one, data(number), alpha, variance) for one in z])
-        np.testing.assert_allclose(got, want, atol=tolerance[precision.name] * np.abs(want).max())
-        assert float(path.regularised_share(jnp.asarray(z, precision), t)) == 0
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * np.abs(want).max())
+    assert float(path.regularised_share(jnp.asarray(z, precision), t)) == 0
 
 
 def test_one_observation_is_the_score_itself() -> None:
@@ -134,18 +134,15 @@ def test_bridges_are_their_own_formula_and_their_moments_are_its_law(number: int
         _, wide = posterior(data(1))
         wide = wide / np.outer(SCALE, SCALE)
         of_prior = np.linalg.inv(PRIOR_COVARIANCE / np.outer(SCALE, SCALE))
-        end = float(np.exp(-2 * path.log_snr_range[1]))
-        noised_prior = np.linalg.inv(np.linalg.inv(of_prior) + end * np.eye(3))
-        smallest = np.linalg.eigvalsh(of_prior)[-1] ** -1
         for t in (0.0, 0.3, 0.9, 1.0):
             squared = float(np.exp(-2 * path.log_snr(jnp.asarray(t))))
             single = np.linalg.inv(wide + squared * np.eye(3))
             want = np.zeros_like(z)
             for mean in (known_moments(data(number))[0] - LOCATION) / SCALE:
                 want -= (z - mean) @ single
-            taken = (number - 1) * smallest / (smallest + squared)
-            want += taken * (z - (PRIOR_MEAN - LOCATION) / SCALE) @ noised_prior
-            np.testing.assert_allclose(scores_at(path, jnp.asarray(z), jnp.asarray(t)), want, rtol=1e-6, atol=1e-6)
+            noised_prior = np.linalg.inv(np.linalg.inv(of_prior) + squared * np.eye(3))
+            want += (number - 1) * (z - (PRIOR_MEAN - LOCATION) / SCALE) @ noised_prior
+            np.testing.assert_allclose(scores_at(path, jnp.asarray(z), jnp.asarray(t)), want, rtol=1e-7, atol=1e-8)
             mean, covariance = path.level_moments(jnp.asarray(t))
             law = -(z - mean) @ np.linalg.inv(covariance)
             np.testing.assert_allclose(law, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
@@ -200,7 +197,7 @@ def test_chunks_change_nothing(method: str) -> None:
 
 # Laws on a grid
 
-NODES = np.linspace(-12.0, 12.0, 1201)
+NODES = np.linspace(-12.0, 12.0, 801)
 
 
 def tabulated(log_prior: np.ndarray, log_likelihood: Any, dimension: int) -> tuple[ss.PerturbedScore, ss.PerturbedScore]:
@@ -216,7 +213,7 @@ def tabulated(log_prior: np.ndarray, log_likelihood: Any, dimension: int) -> tup
         return denoised(y, s, jnp.asarray(log_prior, y.dtype) + log_likelihood(nodes, x[:, None]))
 
     settings: dict[str, Any] = {"structure": jnp.zeros(dimension), "prediction": "denoised", "time": "sigma"}
-    settings["log_snr_range"] = (-float(np.log(50.0)), -float(np.log(0.03)))
+    settings["log_snr_range"] = (-float(np.log(50.0)), -float(np.log(0.045)))
     unconditional = lambda y, s: denoised(y, s, jnp.asarray(log_prior, y.dtype)[None])  # noqa: E731
     return (
         ss.PerturbedScore(conditional, ss.VP(), condition=jnp.zeros(dimension), **settings),
@@ -246,8 +243,8 @@ def test_two_modes_within_a_measured_error(method: Any, most: float) -> None:
     )
     sampler: Any = ss.ProbabilityFlowODE(num_steps=30)
     if method == "fnpse":
-        sampler = ss.AnnealedLangevin(num_levels=60, steps_per_level=10, step_size=0.1)
-    draws = np.sort(ss.sample(path, sampler, key=jax.random.key(1), num_samples=500).position.ravel())
+        sampler = ss.AnnealedLangevin(num_levels=30, steps_per_level=8, step_size=0.1)
+    draws = np.sort(ss.sample(path, sampler, key=jax.random.key(1), num_samples=100).position.ravel())
     weights = truth(log_prior, two_modes, observations[:, 0])
     exact = np.interp((np.arange(draws.size) + 0.5) / draws.size, np.cumsum(weights), NODES)
     deviation = np.sqrt(weights @ NODES**2)
@@ -262,14 +259,16 @@ def test_bounded_priors_give_no_nan_and_the_right_law(method: Any) -> None:
     likelihood = lambda u, x: -0.5 * ((x - jnp.tanh(u / 2)) / 0.5) ** 2  # noqa: E731
     score, of_prior = tabulated(log_prior, likelihood, 2)
     observations = np.array([0.9, -0.2]) + 0.5 * np.random.default_rng(5).normal(size=(8, 2))
-    path = ss.combine_observations(score, observations, prior=of_prior, method=method, key=jax.random.key(0))
+    path = ss.combine_observations(
+        score, observations, prior=of_prior, method=method, key=jax.random.key(0), num_draws=200
+    )
     for t in (0.05, 0.3, 0.7, 1.0):
         far = jnp.asarray([[-11.0, 9.0], [0.1, -0.4], [30.0, 2.0]], dtype=float)
         assert np.isfinite(scores_at(path, far, jnp.asarray(t))).all()
     sampler: Any = ss.ProbabilityFlowODE(num_steps=30)
     if method == "fnpse":
-        sampler = ss.AnnealedLangevin(num_levels=60, steps_per_level=10, step_size=0.1)
-    draws = np.tanh(ss.sample(path, sampler, key=jax.random.key(1), num_samples=500).position.reshape(-1, 2) / 2)
+        sampler = ss.AnnealedLangevin(num_levels=30, steps_per_level=8, step_size=0.1)
+    draws = np.tanh(ss.sample(path, sampler, key=jax.random.key(1), num_samples=100).position.reshape(-1, 2) / 2)
     for coordinate in (0, 1):
         weights = truth(log_prior, likelihood, observations[:, coordinate])
         mean = weights @ np.tanh(NODES / 2)
