@@ -9,7 +9,7 @@ from jaxtyping import Array
 from scoresample.paths._observations import Singles, level_score
 from scoresample.paths._perturbed import AbstractPerturbedScore
 
-_NUM_STEPS = 64
+_NUM_STEPS = 80
 _MOST_NOISE = 80.0
 """The flow starts at most at this sigma/alpha: what is wrong with a start of unit variance is then one part in 6,400."""
 
@@ -17,10 +17,11 @@ _MOST_NOISE = 80.0
 def single_moments(singles: Singles, low: float, high: float, num_draws: int, key: Array) -> tuple[np.ndarray, ...]:
     """The mean (n, d) and the covariance (n, d, d) under each observation, in y = z/alpha.
 
-    Draws go down the probability flow by second-order steps of the denoiser, uniform in log-SNR (Lu et al. 2022, arXiv
-    2211.01095, algorithm 2). They start from normal numbers that are shifted and turned to have zero mean and unit
-    covariance exactly, so for normal laws, where the flow is affine, the moments have no Monte-Carlo error. The
-    covariance is that of the last points with their denoised ones, which is free of the last level's noise there.
+    Draws go down the probability flow by exponential Adams steps of third order in the denoiser, uniform in log-SNR (Lu
+    et al. 2022, arXiv 2211.01095, section 4). They start around the denoised origin, from normal numbers that are
+    shifted and turned to have zero mean and unit covariance exactly, so for normal laws, where the flow is affine, the
+    moments have no Monte-Carlo error. The covariance is that of the last points with their denoised ones, which is free
+    of the last level's noise there.
     """
     steps, noise = _steps(low, high), _white(key, num_draws, _dimension(singles.path))
     indices = jnp.arange(singles.number)
@@ -70,18 +71,26 @@ def _moments(path: AbstractPerturbedScore, steps: Array, noise: Array) -> tuple[
     def denoised(y: Array, log_snr: Array) -> Array:
         return y + jnp.exp(-2 * log_snr) * jax.vmap(lambda one: level_score(path, one, log_snr))(y)
 
-    def step(carry: tuple[Array, Array, Array], ends: Array) -> tuple[tuple[Array, Array, Array], None]:
-        y, before, length_before = carry
-        length = ends[1] - ends[0]
-        now = denoised(y, ends[0])
-        ratio = jnp.where(length_before > 0, length / jnp.where(length_before > 0, length_before, 1), 0)
-        drift = now + 0.5 * ratio * (now - before)
-        shrink = jnp.exp(-length)
-        return (shrink * y - jnp.expm1(-length) * drift, now, length), None
+    length = (steps[-1] - steps[0]) / (steps.size - 1)
+    shrink, constant = jnp.exp(-length), -jnp.expm1(-length)
+    linear = length - constant
+    quadratic = length**2 - 2 * linear
 
-    y = jnp.sqrt(1 + jnp.exp(-2 * steps[0])) * noise
-    pairs = jnp.stack([steps[:-1], steps[1:]], axis=1)
-    (y, _, _), _ = jax.lax.scan(step, (y, jnp.zeros_like(y), jnp.zeros((), y.dtype)), pairs)
+    def step(carry: tuple[Array, Array, Array], ends: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
+        y, before, slope_before = carry
+        log_snr, index = ends
+        now = denoised(y, log_snr)
+        slope = jnp.where(index > 0, now - before, 0)
+        bend = jnp.where(index > 1, slope - slope_before, 0)
+        curved = 0.5 * (quadratic / length + linear) / length
+        y = shrink * y + constant * now + linear / length * slope + curved * bend
+        return (y, now, slope), None
+
+    most = jnp.exp(-steps[0])
+    centre = denoised(jnp.zeros_like(noise[:1]), steps[0])
+    y = centre + jnp.sqrt(1 + most**2) * noise
+    nothing = jnp.zeros_like(y)
+    (y, _, _), _ = jax.lax.scan(step, (y, nothing, nothing), (steps[:-1], jnp.arange(steps.size - 1)))
     last = denoised(y, steps[-1])
     mean = jnp.mean(last, axis=0)
     cross = (y - jnp.mean(y, axis=0)).T @ (last - mean) / y.shape[0]
