@@ -229,7 +229,11 @@ def combine_observations(
         >>> from scoresample.paths import VP, PerturbedScore
         >>> score = PerturbedScore(  # theta ~ N(0, 1), x ~ N(theta, 1): theta given x is N(x/2, 1/2)
         ...     lambda y, s, x: (0.5 * y + s**2 * x / 2) / (0.5 + s**2),
-        ...     VP(), structure=jnp.zeros(1), condition=jnp.zeros(1), prediction="denoised", time="sigma",
+        ...     VP(),
+        ...     structure=jnp.zeros(1),
+        ...     condition=jnp.zeros(1),
+        ...     prediction="denoised",
+        ...     time="sigma",
         ... )
         >>> path = combine_observations(score, jnp.array([[1.0], [2.0], [3.0]]), key=jax.random.key(0))
         >>> mean, variance = path.data_moments()
@@ -250,7 +254,9 @@ def combine_observations(
     else:
         means, covariances = _given_moments(moments, score, number, dimension)
     prior_mean, prior_covariance = _prior_moments(aligned, max(num_draws, 2 * dimension + 2), key)
-    count = sum(int(not np.isfinite(m).all() or not np.isfinite(c).all()) for m, c in zip(means, covariances, strict=True))
+    count = sum(
+        int(not np.isfinite(m).all() or not np.isfinite(c).all()) for m, c in zip(means, covariances, strict=True)
+    )
     if count or not np.isfinite(prior_covariance).all():
         raise ValueError(
             f"`score`: the moments under {count} of {number} `observations`, or those of the prior, are not finite. Is "
@@ -300,7 +306,9 @@ def _singles(score: Any, observations: Condition, method: str, chunk_size: int |
 
 def _checked_draws(num_draws: int, dimension: int) -> int:
     if num_draws < 2 * dimension + 2:
-        raise ValueError(f"`num_draws` must be at least {2 * dimension + 2} in {dimension} dimensions, got {num_draws}.")
+        raise ValueError(
+            f"`num_draws` must be at least {2 * dimension + 2} in {dimension} dimensions, got {num_draws}."
+        )
     return num_draws
 
 

@@ -137,8 +137,8 @@ def aligned_prior(prior: Any, score: AbstractPerturbedScore) -> AlignedPrior:
         )
     if prior.structure != score.structure:
         raise ValueError(
-            f"`prior` is a law of positions like {prior.structure}, but the score's are {score.structure}. Both must be "
-            "of the same (unbounded) coordinates."
+            f"`prior` is a law of positions like {prior.structure}, but the score's are {score.structure}. Both must "
+            "be of the same (unbounded) coordinates."
         )
     location, scale = frame_vectors(score.frame, score.structure)
     frame = prior.frame if isinstance(prior, AbstractPerturbedScore) else Frame()
@@ -172,12 +172,12 @@ def _moved(density: Gaussian | GaussianMixture, offset: np.ndarray, ratios: np.n
             mean = np.concatenate([np.ravel(np.asarray(m, np.float64)) for m in jax.tree.leaves(density.mean)])
             moved = jax.tree.map(jnp.asarray, move((mean - offset) / ratios))
             return Gaussian(moved, move(variances / ratios**2))
-        mean, covariance = density_moments(density)
+        mean, covariance = _gaussian_moments(density)
         return Gaussian(jnp.asarray((mean - offset) / ratios, dtype=float), covariance / np.outer(ratios, ratios))
     axes = np.eye(offset.size) if density.axes is None else np.asarray(density.axes, np.float64)
     variances = np.asarray(density.variances, np.float64)
-    covariances = np.einsum("...ij,...j,...kj->...ik", np.broadcast_to(axes, (*variances.shape, offset.size)), variances,
-                            np.broadcast_to(axes, (*variances.shape, offset.size)))  # fmt: skip
+    axes = np.broadcast_to(axes, (*variances.shape, offset.size))
+    covariances = np.einsum("kij,kj,klj->kil", axes, variances, axes)
     weights = np.exp(np.asarray(density.log_weights, np.float64))
     means = (np.asarray(density.means, np.float64) - offset) / ratios
     return GaussianMixture(weights, means, covariances / np.outer(ratios, ratios))
@@ -185,8 +185,10 @@ def _moved(density: Gaussian | GaussianMixture, offset: np.ndarray, ratios: np.n
 
 def density_moments(density: Any) -> tuple[np.ndarray, np.ndarray] | None:
     """The mean (d,) and the covariance (d, d) of a normal density, or None for others."""
-    if not isinstance(density, Gaussian):
-        return None
+    return _gaussian_moments(density) if isinstance(density, Gaussian) else None
+
+
+def _gaussian_moments(density: Gaussian) -> tuple[np.ndarray, np.ndarray]:
     mean = np.concatenate([np.ravel(np.asarray(m, np.float64)) for m in jax.tree.leaves(density.mean)])
     variances = np.concatenate([np.ravel(np.asarray(v, np.float64)) for v in jax.tree.leaves(density.variances)])
     axes = np.eye(mean.size) if density.axes is None else np.asarray(density.axes, np.float64)
@@ -195,4 +197,3 @@ def density_moments(density: Any) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _first(tree: Any) -> Any:
     return jax.tree.map(lambda x: x[0], tree)
-

@@ -11,7 +11,7 @@ from scoresample.paths._perturbed import AbstractPerturbedScore
 
 _NUM_STEPS = 80
 _MOST_NOISE = 80.0
-"""The flow starts at most at this sigma/alpha: what is wrong with a start of unit variance is then one part in 6,400."""
+"""The flow starts at most at this sigma/alpha: the error of a start of unit variance is then one part in 6,400."""
 
 
 def single_moments(singles: Singles, low: float, high: float, num_draws: int, key: Array) -> tuple[np.ndarray, ...]:
@@ -53,9 +53,7 @@ def _white(key: Array, number: int, dimension: int) -> Array:
 
 
 @eqx.filter_jit
-def _moments_of_all(
-    path: AbstractPerturbedScore, indices: Array, steps: Array, noise: Array
-) -> tuple[Array, Array]:
+def _moments_of_all(path: AbstractPerturbedScore, indices: Array, steps: Array, noise: Array) -> tuple[Array, Array]:
     """One observation after another, all draws of one at once."""
     singles = Singles(path, indices.shape[0], None)
     own, shared = singles.split()
