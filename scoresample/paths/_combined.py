@@ -44,7 +44,7 @@ _ROUNDING = 32.0
 class CombinedScore(AbstractPerturbedScore):
     """The noised posterior of n independent observations, from scores under one observation each.
 
-    With y = z/alpha, s = sigma/alpha, g_j the score of ``p_s(y | x_j)`` and g_0 that of the diffused prior, the score is
+    With y = z/alpha, s = sigma/alpha, g_j the score of ``p_s(y | x_j)`` and g_0 that of the noised prior, the score is
 
     ``g = g_0 + Lambda^-1 sum_j W_j (g_j - g_0)``,  ``Lambda = 1 + sum_j (W_j - 1)``,  ``W_j = S_0 S_j^-1``,
 
@@ -271,15 +271,26 @@ def combine_observations(
     mean = prior_mean + covariance @ shift
     _warn_of_range(log_snr_range[1], float(np.sqrt(np.linalg.eigvalsh(covariance)[0])), number)
     as_array = lambda value: jnp.asarray(value, dtype=float)  # noqa: E731
+    shared: dict[str, Any] = {
+        "singles": singles,
+        "prior": aligned,
+        "log_snr_range": as_array(log_snr_range),
+        "frame": score.frame,
+        "structure": score.structure,
+        "constrain": score.constrain,
+        "single_precisions": as_array(precisions),
+        "prior_precision": as_array(prior_precision),
+    }
     if method == "fnpse":
-        return BridgedScore(
-            singles, aligned, as_array(log_snr_range), score.frame, score.structure, score.constrain,
-            as_array(means), as_array(precisions), as_array(prior_mean), as_array(prior_precision),
-        )  # fmt: skip
+        return BridgedScore(means=as_array(means), prior_mean=as_array(prior_mean), **shared)
     return CombinedScore(
-        singles, aligned, method, score.process, as_array(log_snr_range), score.frame, score.structure, score.constrain,
-        as_array(mean), as_array(covariance), as_array(precisions), as_array(prior_precision), jnp.asarray(regularised),
-    )  # fmt: skip
+        method=method,
+        process=score.process,
+        mean=as_array(mean),
+        covariance=as_array(covariance),
+        single_regularised=jnp.asarray(regularised),
+        **shared,
+    )
 
 
 def _singles(score: Any, observations: Condition, method: str, chunk_size: int | None) -> Singles:
@@ -321,8 +332,8 @@ def _common_range(score: AbstractPerturbedScore, prior: AlignedPrior) -> tuple[f
     low, high = max(low, prior_low), min(high, prior_high)
     if not low < high:
         raise ValueError(
-            f"`prior`: no noise level is left where both it (log-SNR {prior_low:.3g} to {prior_high:.3g}) and the score "
-            f"({float(score.log_snr_range[0]):.3g} to {float(score.log_snr_range[1]):.3g}) are valid."
+            f"`prior`: no noise level is left where both it (log-SNR {prior_low:.3g} to {prior_high:.3g}) and the "
+            f"score ({float(score.log_snr_range[0]):.3g} to {float(score.log_snr_range[1]):.3g}) are valid."
         )
     return float(low), float(high)
 

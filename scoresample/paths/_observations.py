@@ -132,8 +132,8 @@ def aligned_prior(prior: Any, score: AbstractPerturbedScore) -> AlignedPrior:
         return _as_it_is(PerturbedDensity(Gaussian(zeros, 1.0), score.process), score)
     if not isinstance(prior, AbstractPerturbedScore | Gaussian | GaussianMixture):
         raise TypeError(
-            "`prior` must be a noised score, such as perturb(Gaussian(...), process) or one that fit_score learned from "
-            f"draws of the prior, or a Gaussian or GaussianMixture of positions, got {type(prior).__name__}."
+            "`prior` must be a noised score, such as perturb(Gaussian(...), process) or one that fit_score learned "
+            f"from draws of the prior, or a Gaussian or GaussianMixture of positions, got {type(prior).__name__}."
         )
     if prior.structure != score.structure:
         raise ValueError(

@@ -291,7 +291,8 @@ def test_bounded_priors_give_no_nan_and_the_right_law(method: Any) -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    score, known = single_score(), {"moments": known_moments(data(2)), "prior": prior()}
+    score = single_score()
+    known: dict[str, Any] = {"moments": known_moments(data(2)), "prior": prior()}
     refuse = lambda error, match: pytest.raises(error, match=match)  # noqa: E731
     unchecked: Any = inspect.unwrap(ss.combine_observations)
     with refuse(TypeError, "`score` must be a conditional"):
