@@ -25,8 +25,8 @@ class BridgedScore(AbstractScorePath):
 
     which is the noised prior times the likelihood of each observation averaged over the noise: proper at all levels
     where likelihoods are bounded. Without noise it is the posterior; on the way it is not that posterior with noise,
-    and is narrower by up to sqrt(n). So this is no noised score: annealed Langevin samples it, with steps from its Jacobian
-    and the bias of the last level's steps, and no sampler that reverses noise takes it. With n = 1 every level is the
+    and is narrower by up to sqrt(n). So this is no noised score: annealed Langevin samples it, with steps from its
+    Jacobian and the bias of the last level's steps, and no sampler that reverses noise takes it. With n = 1 every level is the
     score itself. The stiffest direction has n times the curvature that an unseen one has, so the steps that the unseen
     one needs grow with n: for large n prefer the corrections of [`CombinedScore`][scoresample.paths.CombinedScore].
 

@@ -315,12 +315,12 @@ def test_what_does_not_fit_is_refused() -> None:
     with refuse(ValueError, "`moments` must be means"):
         ss.combine_observations(score, data(3), **known)
     with refuse(TypeError, "`prior` must be a noised score"):
-        ss.combine_observations(score, data(2), **(known | {"prior": 3.0}))
+        unchecked(score, data(2), moments=known["moments"], prior=3.0)
     with refuse(ValueError, "`prior` is a law of positions"):
-        ss.combine_observations(score, data(2), **(known | {"prior": ss.Gaussian(jnp.zeros(2), 1.0)}))
+        ss.combine_observations(score, data(2), moments=known["moments"], prior=ss.Gaussian(jnp.zeros(2), 1.0))
     learned = ss.PerturbedScore(lambda z, t: -z, ss.VP(), structure=jnp.zeros(3))
     with refuse(ValueError, "other relative scales"):
-        ss.combine_observations(score, data(2), **(known | {"prior": learned}), key=jax.random.key(0))
+        ss.combine_observations(score, data(2), moments=known["moments"], prior=learned, key=jax.random.key(0))
     with refuse(TypeError, "AbstractPerturbedScore|noised"):
         ss.sample(combined(2, "fnpse"), ss.ProbabilityFlowODE(), key=jax.random.key(0))
 
