@@ -26,9 +26,10 @@ class BridgedScore(AbstractScorePath):
     which is the noised prior times the likelihood of each observation averaged over the noise: proper at all levels
     where likelihoods are bounded. Without noise it is the posterior; on the way it is not that posterior with noise,
     and is narrower by up to sqrt(n). So this is no noised score: annealed Langevin samples it, with steps from its
-    Jacobian and the bias of the last level's steps, and no sampler that reverses noise takes it. With n = 1 every level is the
-    score itself. The stiffest direction has n times the curvature that an unseen one has, so the steps that the unseen
-    one needs grow with n: for large n prefer the corrections of [`CombinedScore`][scoresample.paths.CombinedScore].
+    Jacobian and the bias of the last level's steps, and no sampler that reverses noise takes it. With n = 1 every level
+    is the score itself. The stiffest direction has n times the curvature that an unseen one has, so the steps that the
+    unseen one needs grow with n: for large n prefer the corrections of
+    [`CombinedScore`][scoresample.paths.CombinedScore].
 
     Source: Geffner, Papamakarios and Mnih 2023, arXiv 2209.14249, section 3.1. There the factor of the prior is
     ``(1 - n) f(t) grad log p(theta)``, f falling from 1 to 0 and the prior without noise, which is not defined where
