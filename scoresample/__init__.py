@@ -40,6 +40,7 @@ from scoresample.paths import PerturbedScore as PerturbedScore
 from scoresample.paths import ProbabilityFlowDensity as ProbabilityFlowDensity
 from scoresample.paths import SubVP as SubVP
 from scoresample.paths import TemperedPath as TemperedPath
+from scoresample.paths import combine_observations as combine_observations
 from scoresample.paths import fokker_planck_residual as fokker_planck_residual
 from scoresample.paths import perturb as perturb
 from scoresample.report import Comparison as Comparison

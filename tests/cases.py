@@ -30,6 +30,7 @@ from scoresample.paths import (
     ProbabilityFlowDensity,
     SubVP,
     TemperedPath,
+    combine_observations,
     perturb,
 )
 from scoresample.samplers import (
@@ -245,6 +246,16 @@ def conditional_path() -> PerturbedScore:
     return path.given(tree_condition())
 
 
+def combined_path(method: Any) -> AbstractScorePath:
+    """Of three observations, under a prior that is not the standard one, by a score of a tree."""
+    score = conditional_path()
+    observations = {"high": jnp.array([[0.3, -0.7], [1.0, 2.0], [0.0, 0.5]]), "low": jnp.array([2.0, -1.0, 0.4])}
+    prior = Gaussian(tree_position(), {"effects": jnp.array([9.0, 50.0]), "log_scale": jnp.asarray(0.2)})
+    covariance = jnp.diag(jnp.array([0.2, 3.0, 0.1]))
+    moments = jnp.array([[3.0, -4.0, 1.0], [3.4, -2.0, 0.9], [2.9, -4.0, 1.0]]), jnp.stack(3 * [covariance])
+    return combine_observations(score, observations, prior=prior, method=method, moments=moments, chunk_size=2)
+
+
 def conditional_energy_path() -> PerturbedEnergy:
     """Somebody's own log densities around a condition."""
 
@@ -309,6 +320,9 @@ PATHS: dict[str, Callable[[], AbstractScorePath]] = {
     "conditional network under another process": lambda: conditional_path().with_process(VP()),
     "conditional energy": conditional_energy_path,
     "conditional network of a residual": centred_path,
+    "many observations, by covariances": lambda: combined_path("gauss"),
+    "many observations, by Jacobians": lambda: combined_path("jac"),
+    "many observations, by bridges": lambda: combined_path("fnpse"),
     "network under another process": lambda: network_path().with_process(VP()),
     "noised gaussian of a tree": lambda: perturb(gaussian_tree(), VP()),
     "noised points": lambda: perturb(mixture().sample(jax.random.key(3), 30), VP()),

@@ -8,9 +8,13 @@ from scoresample.paths._base import as_time as as_time
 from scoresample.paths._base import num_conditions as num_conditions
 from scoresample.paths._base import of_particles as of_particles
 from scoresample.paths._base import score_particles as score_particles
+from scoresample.paths._bridged import BridgedScore as BridgedScore
 from scoresample.paths._cascade import AbstractCascadedPath as AbstractCascadedPath
 from scoresample.paths._cascade import CascadedDensity as CascadedDensity
 from scoresample.paths._centred import CentredScore as CentredScore
+from scoresample.paths._combined import Combination as Combination
+from scoresample.paths._combined import CombinedScore as CombinedScore
+from scoresample.paths._combined import combine_observations as combine_observations
 from scoresample.paths._empirical import EmpiricalPerturbedScore as EmpiricalPerturbedScore
 from scoresample.paths._energy import PerturbedEnergy as PerturbedEnergy
 from scoresample.paths._fokker_planck import fokker_planck_residual as fokker_planck_residual
