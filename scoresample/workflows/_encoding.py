@@ -121,6 +121,8 @@ def make_encoding(observations: Observation, structure: Any, *, exchangeable: bo
     rows = np.asarray(blank._rows(observations), np.float64)
     has_gaps = bool(np.isnan(rows).any())
     pooled = rows.reshape(-1, rows.shape[-1]) if exchangeable else rows
+    # What is missing in all simulations is never looked at.
+    pooled = np.where(np.isnan(pooled).all(axis=0), 0.0, pooled)
     low, middle, high = np.nanquantile(pooled, [0.16, 0.5, 0.84], axis=0)
     spread = (high - low) / 2
     # Of counts that are mostly zero the middle has no width.

@@ -11,7 +11,15 @@ import numpy as np
 from jaxtyping import Array
 
 from scoresample.nn import Encoded, Held, InformedNetwork, MeanNetwork, PosteriorNetwork
-from scoresample.paths import AbstractNoiseProcess, CentredScore, PerturbedScore, ProbabilityFlowDensity
+from scoresample.paths import (
+    AbstractNoiseProcess,
+    AbstractScorePath,
+    CentredScore,
+    Combination,
+    PerturbedScore,
+    ProbabilityFlowDensity,
+    combine_observations,
+)
 from scoresample.scores import AbstractSimulator, DensityScore, simulator
 from scoresample.training import fit_mean, fit_score
 from scoresample.workflows._doors import check_at_least
@@ -47,11 +55,13 @@ class AmortisedPosterior(eqx.Module):
         simulator: the prior and the simulator.
         score: the conditional score.
         encoding: from observations to the score's conditions.
+        in_prior_coordinates: whether the score is that of the parameters, and not of residuals of a regression.
     """
 
     simulator: AbstractSimulator
     score: CentredScore
     encoding: Encoding
+    in_prior_coordinates: bool = eqx.field(static=True)
 
     def given(self, observation: Observation) -> CentredScore:
         """The perturbed score of the posterior under one observation, or under one for each particle of a run.
@@ -70,6 +80,46 @@ class AmortisedPosterior(eqx.Module):
         many = jax.tree.map(lambda x: jnp.asarray(x)[None], observation) if one else observation
         encoded = self.encoding(many)
         return self.score.given(jax.tree.map(lambda x: x[0], encoded) if one else encoded)
+
+    def given_all(
+        self,
+        observations: Observation,
+        *,
+        key: Array,
+        method: Combination = "gauss",
+        prior: Any = None,
+        **settings: Any,
+    ) -> AbstractScorePath:
+        """The posterior of many independent observations together, from the scores under each.
+
+        For observations that are independent given the parameters, each like one of the simulator's: no network need
+        have seen so many. Errors of the score add up with their number; see
+        [`combine_observations`][scoresample.combine_observations].
+
+        Arguments:
+            observations: one or more, with a leading axis on every array.
+            key: random key of the draws that find the width of each posterior.
+            method: ``"gauss"``, ``"jac"`` or ``"fnpse"`` (for annealed Langevin).
+            prior: the noised prior, or a `Gaussian` of positions; by default standard normal, which it is where all
+                parameters have quantile functions (``simulator.is_normal``).
+            **settings: further settings of `combine_observations`.
+
+        Raises:
+            ValueError: if the posteriors were learned as residuals of a regression, whose coordinates move with the
+                observation, or the prior is not normal and none is given.
+        """
+        if not self.in_prior_coordinates:
+            raise ValueError(
+                "`observations`: these posteriors were learned as residuals of a regression, in coordinates that move "
+                'with the observation. Train with fit_posterior(..., coordinates="prior") to combine many.'
+            )
+        if prior is None and not self.simulator.is_normal:
+            raise ValueError(
+                "`prior` is needed: not all parameters have quantile functions, so the prior is not standard normal in "
+                "these coordinates. Train a score of it: fit_score(posterior.simulate(key, 10_000)[0], key=key)."
+            )
+        inner = eqx.tree_at(lambda s: s.constrain, self.score.inner, self.constrain)
+        return combine_observations(inner, self.encoding(observations), prior=prior, method=method, key=key, **settings)
 
     def density(self, observation: Observation) -> DensityScore:
         """The exact posterior under one observation, where the simulator has a likelihood."""
@@ -220,7 +270,7 @@ def fit_posterior(
         score = training.fit_fresh(fitted, num_epochs, key_fit)
     else:
         score = training.fit(fitted, positions, conditions, num_epochs, key_fit)
-    return AmortisedPosterior(joint, score, encoding)
+    return AmortisedPosterior(joint, score, encoding, fitted is plain)
 
 
 class _Training:

@@ -65,6 +65,12 @@ def schools(spread: Array) -> None:
 SPREAD = jnp.array([15.0, 10.0, 16.0])
 
 
+def normal(x: Any, mean: Any, deviation: Any) -> np.ndarray:
+    """Log densities of normal laws."""
+    x, mean, deviation = (np.asarray(value, np.float64) for value in (x, mean, deviation))
+    return -0.5 * ((x - mean) / deviation) ** 2 - np.log(deviation) - 0.5 * np.log(2 * np.pi)
+
+
 def test_a_hierarchy_is_told_apart_from_its_scale() -> None:
     made = ss.simulator(schools, observed="y", model_args=(SPREAD,))
     assert made.is_normal
@@ -76,7 +82,7 @@ def test_a_hierarchy_is_told_apart_from_its_scale() -> None:
     np.testing.assert_allclose(named["theta"], 2.5 + tau * np.array([-1.0, 0.3, 2.0]), rtol=1e-5)
     assert named["shrinkage"].shape == (3,)
     y = jnp.array([3.0, -2.0, 8.0])
-    expected = stats.norm.logpdf(u).sum() + stats.norm(np.asarray(named["theta"]), np.asarray(SPREAD)).logpdf(y).sum()
+    expected = normal(u, 0.0, 1.0).sum() + normal(y, named["theta"], SPREAD).sum()
     np.testing.assert_allclose(made.posterior_density(y).logdensity(u), expected, rtol=1e-5)
 
 
@@ -84,7 +90,7 @@ def test_missing_observations_are_left_out_of_the_likelihood() -> None:
     made = ss.simulator(schools, observed="y", model_args=(SPREAD,))
     u, y = jnp.array([0.5, 1.0, -1.0, 0.3, 2.0]), jnp.array([3.0, jnp.nan, 8.0])
     theta = np.asarray(made.constrain(u)["theta"])
-    expected = stats.norm(theta, np.asarray(SPREAD)).logpdf(np.array([3.0, 0.0, 8.0]))[[0, 2]].sum()
+    expected = normal(np.array([3.0, 0.0, 8.0]), theta, SPREAD)[[0, 2]].sum()
     np.testing.assert_allclose(made.log_likelihood(u, y), expected, rtol=1e-5)
     assert bool(jnp.isfinite(made.posterior_density(y)(u)).all())
 

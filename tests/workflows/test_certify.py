@@ -46,7 +46,7 @@ def test_the_total_variation_is_that_of_a_wider_normal_law() -> None:
         (0.0, 1.0, "use"),
         (0.03, 1.0, "use"),
         (0.2, 1.1, "use weighted"),
-        (0.0, 0.25, "use polished"),
+        (0.0, 0.2, "use polished"),
         (4.0, 1.0, "do not use"),
     ],
 )
@@ -92,7 +92,7 @@ def test_folded_draws_count_for_nothing() -> None:
     draws.stats["folded"] = np.arange(100)[None] < 7
     weighted = ss.reweight(draws, TARGET)
     assert weighted.info["num_failed_weights"] == 7
-    assert bool(jnp.isneginf(weighted.log_weights[0, :7]).all())
+    assert np.isneginf(np.asarray(weighted.log_weights)[0, :7]).all()
 
 
 def test_polishing_leaves_a_density_invariant() -> None:

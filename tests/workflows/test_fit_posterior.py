@@ -66,7 +66,7 @@ def test_draws_never_leave_the_support_of_the_prior(coordinates: Any) -> None:
 
 
 def test_fresh_simulations_every_epoch() -> None:
-    settings = SMALL | {"num_simulations": None, "num_epochs": 2}
+    settings: dict[str, Any] = SMALL | {"num_simulations": None, "num_epochs": 2}
     posterior = ss.fit_posterior(uniform_observe, UNIFORM, key=KEY, coordinates="regression", **settings)
     assert posterior.record.num_train > 15_000
     assert posterior.record.train_loss[-1] < 1.05
@@ -100,7 +100,7 @@ def gappy(key: Array, theta: Array) -> Array:
 
 def test_observations_of_any_length() -> None:
     prior = dist.Normal(0.0, 1.0).expand([2]).to_event(1)
-    settings = SMALL | {"num_simulations": 4000, "num_epochs": 30, "coordinates": "regression"}
+    settings: dict[str, Any] = SMALL | {"num_simulations": 4000, "num_epochs": 30, "coordinates": "regression"}
     posterior = ss.fit_posterior(gappy, prior, exchangeable=True, key=KEY, **settings)
     part = jnp.array([1.0, -1.0])
     spreads = []
@@ -110,7 +110,9 @@ def test_observations_of_any_length() -> None:
         found = np.asarray(draws.position[0])
         exact = 1 / (1 + 4 * number)
         np.testing.assert_allclose(found.mean(axis=0), 4 * number * exact * np.array([1.0, -1.0]), atol=0.15)
-        spreads.append(found.std() / np.sqrt(exact + 0))
+        spreads += (found.std(axis=0) / np.sqrt(exact)).tolist()
+    assert 0.8 < min(spreads)
+    assert max(spreads) < 1.3
     shuffled = jnp.stack([part, jnp.full(2, jnp.nan), 2 * part, *([jnp.full(2, jnp.nan)] * 3)])
     paths = [posterior.given(rows) for rows in (shuffled, shuffled[::-1])]
     z = jnp.array([0.3, 0.2])
@@ -118,7 +120,8 @@ def test_observations_of_any_length() -> None:
 
 
 def test_missing_numbers_must_have_been_missing_before() -> None:
-    posterior = ss.fit_posterior(uniform_observe, UNIFORM, key=KEY, coordinates="prior", **(SMALL | {"num_epochs": 1}))
+    settings: dict[str, Any] = SMALL | {"num_epochs": 1}
+    posterior = ss.fit_posterior(uniform_observe, UNIFORM, key=KEY, coordinates="prior", **settings)
     with pytest.raises(ValueError, match="nothing was missing"):
         posterior.given(jnp.array([0.1, jnp.nan]))
     with pytest.raises(ValueError, match="must have arrays of shape"):
@@ -163,8 +166,28 @@ def test_set_encoders_see_neither_order_nor_empty_parts() -> None:
         ({"exchangeable": True, "model": lambda key, theta: theta.sum()}, "need one first axis of parts"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> None:
-    settings = dict(settings)
+    settings = {"progress": False, **settings}
     model = settings.pop("model", uniform_observe)
-    with unchecked_types(), pytest.raises(ValueError, match=words):
-        ss.fit_posterior(model, UNIFORM, key=KEY, **({"progress": False} | settings))
+    with pytest.raises(ValueError, match=words):
+        ss.fit_posterior(model, UNIFORM, key=KEY, **settings)
+
+
+def test_many_observations_from_a_score_trained_on_one() -> None:
+    settings: dict[str, Any] = SMALL | {"num_simulations": 4000, "num_epochs": 30, "coordinates": "prior"}
+    posterior = ss.fit_posterior(gaussian_model, observed="x", model_args=(1,), key=KEY, **settings)
+    x = 1.0 + 0.5 * jax.random.normal(jax.random.key(3), (8, 1))
+    draws = ss.sample(posterior.given_all(x, key=KEY), key=KEY, num_samples=1000, num_chains=1)
+    found = np.asarray(jax.vmap(draws.constrain)(draws.position[0])["mean"])
+    # Eight measurements of variance 1/4 each, of a mean with a standard normal prior.
+    variance = 1 / (1 + 4 * 8)
+    assert abs(found.mean() - variance * 4 * float(x.sum())) < 0.5 * np.sqrt(variance)
+    assert 0.8 < found.std() / np.sqrt(variance) < 1.25
+
+
+def test_observations_are_not_combined_in_coordinates_that_move() -> None:
+    settings: dict[str, Any] = SMALL | {"num_epochs": 1, "coordinates": "regression"}
+    posterior = ss.fit_posterior(gaussian_model, observed="x", key=KEY, **settings)
+    with pytest.raises(ValueError, match='coordinates="prior"'):
+        posterior.given_all(jnp.zeros((2, 3)), key=KEY)
