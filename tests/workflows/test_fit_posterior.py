@@ -111,8 +111,9 @@ def test_observations_of_any_length() -> None:
         exact = 1 / (1 + 4 * number)
         np.testing.assert_allclose(found.mean(axis=0), 4 * number * exact * np.array([1.0, -1.0]), atol=0.15)
         spreads += (found.std(axis=0) / np.sqrt(exact)).tolist()
-    assert 0.8 < min(spreads)
-    assert max(spreads) < 1.3
+    # A network that did not see the number would be off by 5^(1/4), about 1.5, for one of them.
+    assert 1 / 1.4 < min(spreads)
+    assert max(spreads) < 1.4
     shuffled = jnp.stack([part, jnp.full(2, jnp.nan), 2 * part, *([jnp.full(2, jnp.nan)] * 3)])
     paths = [posterior.given(rows) for rows in (shuffled, shuffled[::-1])]
     z = jnp.array([0.3, 0.2])
