@@ -225,13 +225,12 @@ class NumPyroSimulator(AbstractSimulator):
         for name, site in trace.items():
             if site["type"] != "sample" or name in self.sites.names:
                 continue
-            terms = site["fn"].log_prob(site["value"])
-            if site["scale"] is not None:
-                terms = site["scale"] * terms
             if name in self.observed:
-                missing = jnp.isnan(self._named(observation)[name])
-                axes = tuple(range(missing.ndim - site["fn"].event_dim, missing.ndim))
-                terms = jnp.where(missing.any(axis=axes), 0, terms)
+                terms = _terms_of_present(site["fn"], site["value"], self._named(observation)[name])
+            else:
+                terms = site["fn"].log_prob(site["value"])
+            if site["scale"] is not None:
+                terms = jnp.asarray(site["scale"]) * terms
             total = total + terms.sum()
         return total
 
@@ -241,6 +240,23 @@ class NumPyroSimulator(AbstractSimulator):
             return jax.random.normal(key, (num, self.dimension))
         vectors = jax.vmap(lambda k: _draw_coordinates(self, k))(jax.random.split(key, num))
         return (vectors - self.sites.location) / self.sites.scale
+
+
+def _terms_of_present(distribution: Any, filled: Array, observation: Array) -> Array:
+    """Log densities of the numbers that are there, one for each element of the batch.
+
+    Independent numbers are told apart, so that one may be missing without the others. Where some but not all numbers of
+    a joint law are missing its marginal would be needed: the result is then not a number.
+    """
+    parts, event_dim = distribution, distribution.event_dim
+    while isinstance(parts, dist.Independent | dist.ExpandedDistribution):
+        parts = parts.base_dist
+    terms = jnp.broadcast_to(parts.log_prob(filled), filled.shape[: filled.ndim - parts.event_dim])
+    missing = jnp.isnan(observation)
+    joint = tuple(range(missing.ndim - parts.event_dim, missing.ndim))
+    every, some = missing.all(axis=joint), missing.any(axis=joint)
+    terms = jnp.where(every, 0, jnp.where(some, jnp.nan, terms))
+    return terms.sum(axis=tuple(range(terms.ndim - (event_dim - parts.event_dim), terms.ndim)))
 
 
 _HARMLESS = 0.5

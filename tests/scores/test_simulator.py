@@ -95,6 +95,28 @@ def test_missing_observations_are_left_out_of_the_likelihood() -> None:
     assert bool(jnp.isfinite(made.posterior_density(y)(u)).all())
 
 
+def pairs() -> None:
+    mean = numpyro.sample("mean", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+    with numpyro.plate("parts", 3):
+        numpyro.sample("apart", dist.Normal(mean, 0.5).to_event(1))
+        numpyro.sample("joint", dist.MultivariateNormal(mean, jnp.array([[1.0, 0.4], [0.4, 1.0]])))
+
+
+def test_independent_numbers_go_missing_one_by_one_and_joint_ones_together() -> None:
+    made = ss.simulator(pairs, observed=["apart", "joint"])
+    u, seen = made.simulate(jax.random.key(0), 1)
+    u, seen = u[0], jax.tree.map(lambda x: x[0], seen)
+    whole = made.log_likelihood(u, seen)
+    one = {**seen, "apart": seen["apart"].at[1, 0].set(jnp.nan)}
+    lost = normal(seen["apart"][1, 0], u[0], 0.5)
+    np.testing.assert_allclose(whole - made.log_likelihood(u, one), lost, rtol=1e-4, atol=1e-5)
+    part = {**seen, "joint": seen["joint"].at[2].set(jnp.nan)}
+    lost = dist.MultivariateNormal(u, jnp.array([[1.0, 0.4], [0.4, 1.0]])).log_prob(seen["joint"][2])
+    np.testing.assert_allclose(whole - made.log_likelihood(u, part), lost, rtol=1e-4, atol=1e-5)
+    half = {**seen, "joint": seen["joint"].at[2, 0].set(jnp.nan)}
+    assert bool(jnp.isnan(made.log_likelihood(u, half)))
+
+
 def loose() -> None:
     rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
     shares = numpyro.sample("shares", dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])))
