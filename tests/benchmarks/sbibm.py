@@ -26,7 +26,7 @@ import numpy as np
 import scoresample as ss
 from scoresample.diagnostics import c2st
 from tests.benchmarks.report import cached, keep, table
-from tests.benchmarks.sbibm_tasks import TASKS
+from tests.benchmarks.sbibm_tasks import TASKS, of_package
 
 GOALS = {
     "two_moons": 0.53,
@@ -47,9 +47,7 @@ USABLE = ("use", "use weighted", "use polished")
 
 def reference(task: str, observation: int) -> tuple[np.ndarray, np.ndarray]:
     """The observation and the reference draws."""
-    from sbibm_jax.tasks import get_task
-
-    package: Any = get_task(task)
+    package = of_package(task)
     return np.asarray(package.get_observation(observation)).reshape(TASKS[task]().shape), np.asarray(
         package.get_reference_posterior_samples(observation)
     )

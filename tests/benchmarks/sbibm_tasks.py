@@ -4,6 +4,7 @@ Source: Lueckmann, Boelts, Greenberg, Goncalves and Macke 2021, arXiv 2101.04653
 draws come from the package `sbibm-jax`, and so does the design of the generalised linear model.
 """
 
+import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,11 @@ import scoresample as ss
 
 _DAYS, _EVERY, _SUBSTEPS = 160, 17, 4
 """Of the epidemic: its length, the days between two observations, and steps of the solver in a day."""
+
+
+def of_package(task: str) -> Any:
+    """A task of the package `sbibm-jax`, with its observations and reference draws."""
+    return importlib.import_module("sbibm_jax.tasks").get_task(task)
 
 
 class Task(NamedTuple):
@@ -107,9 +113,7 @@ def gaussian_linear_uniform() -> Task:
 
 def bernoulli_glm() -> Task:
     """A generalised linear model of spikes, seen through its sufficient statistics."""
-    from sbibm_jax.tasks import get_task
-
-    package: Any = get_task("bernoulli_glm")
+    package = of_package("bernoulli_glm")
     design = jnp.asarray(package._load_design_matrix())
 
     def observe(key: Array, theta: Array) -> Array:
