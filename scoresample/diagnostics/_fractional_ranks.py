@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import ArrayLike
 
+_STREAM = 180406788
+"""Beside the seed, so that the numbers are never those of a user's own generator with that seed."""
+
 
 def fractional_ranks(
     truths: ArrayLike, draws: ArrayLike, *, log_weights: ArrayLike | None = None, seed: int = 0
@@ -49,7 +52,7 @@ def fractional_ranks(
     below, equal = np.empty(truths.shape), np.empty(truths.shape)
     for index, (truth, some, weight) in enumerate(zip(truths, draws, weights, strict=True)):
         below[index], equal[index] = weight @ (some < truth), weight @ (some == truth)
-    sizes, uniform = sizes[:, None], np.random.default_rng(seed).random(truths.shape)
+    sizes, uniform = sizes[:, None], np.random.default_rng((seed, _STREAM)).random(truths.shape)
     # Sums of weights may round to a little more than 1.
     return np.clip((sizes * below + uniform * (sizes * equal + 1)) / (sizes + 1), 0.0, 1.0)
 
@@ -58,10 +61,10 @@ def checked_simulations(truths: ArrayLike, draws: ArrayLike) -> tuple[np.ndarray
     """Truths and draws as finite arrays of matching shapes, or a ValueError that says what is wrong."""
     truths, draws = np.asarray(truths), np.asarray(draws)
     fits = truths.ndim == 2 and draws.ndim == 3 and (draws.shape[0], draws.shape[2]) == truths.shape
-    if not fits or 0 in draws.shape or len(truths) < 2:
+    if not fits or 0 in draws.shape:
         raise ValueError(
             "`truths` and `draws` must have the shapes (simulations, quantities) and (simulations, draws, quantities), "
-            f"with at least 2 simulations, but {truths.shape} and {draws.shape} came."
+            f"but {truths.shape} and {draws.shape} came."
         )
     for name, values in (("truths", truths), ("draws", draws)):
         count = int(np.sum(~np.isfinite(values)))

@@ -12,6 +12,8 @@ from scoresample.checks import Check
 from scoresample.diagnostics._fractional_ranks import checked_weights
 from scoresample.diagnostics._simulation_based_calibration import CALIBRATION_REMEDY
 
+_STREAM = 230603580
+"""Beside the seed, so that swaps are independent of the simulations."""
 _UNITS_PER_DIMENSION = 10
 _MAX_ITERATIONS = 200
 _PENALTY = 1e-2
@@ -134,7 +136,7 @@ def local_c2st(
     standard = _Standardised.of(truths, conditions)
     pairs = standard.rows(np.stack([draws, truths]), conditions)
     asked = standard.rows(there.transpose(1, 0, 2), observed).transpose(1, 0, 2)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng((seed, _STREAM))
     probabilities = _probabilities(pairs, asked, seed)
     null = np.empty((num_permutations, len(observed)))
     for index in range(num_permutations):

@@ -11,6 +11,8 @@ from scoresample.diagnostics._fractional_ranks import checked_simulations, fract
 from scoresample.diagnostics._simulation_based_calibration import CALIBRATION_REMEDY
 from scoresample.diagnostics._uniformity import EcdfBand, ecdf_band, uniformity_p_value
 
+_STREAM = 230203026
+"""Beside the seed: references that share their random numbers with the truths would be no references."""
 _PLACING_SHARE = 5
 """One simulation in so many only places references."""
 _FEWEST_SIMULATIONS = 20
@@ -128,7 +130,7 @@ def tarp(
         raise ValueError(f"`truths`: {num} simulations are too few to place and test; {_FEWEST_SIMULATIONS} will do.")
     if conditions is not None and references is not None:
         raise ValueError("`conditions` place references: pass them, or `references` of your own, not both.")
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng((seed, _STREAM))
     if references is not None:
         points = _matrix("references", references, num, truths.shape[1])
         first, scale = 0, points.std(axis=0)

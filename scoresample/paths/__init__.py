@@ -10,6 +10,7 @@ from scoresample.paths._base import of_particles as of_particles
 from scoresample.paths._base import score_particles as score_particles
 from scoresample.paths._cascade import AbstractCascadedPath as AbstractCascadedPath
 from scoresample.paths._cascade import CascadedDensity as CascadedDensity
+from scoresample.paths._conditioning import ConditionalPath as ConditionalPath
 from scoresample.paths._empirical import EmpiricalPerturbedScore as EmpiricalPerturbedScore
 from scoresample.paths._energy import PerturbedEnergy as PerturbedEnergy
 from scoresample.paths._fokker_planck import fokker_planck_residual as fokker_planck_residual

@@ -1,8 +1,11 @@
 """Workflows: what needs training, sampling and comparing together."""
 
+from scoresample.workflows._calibrate import calibrate as calibrate
+from scoresample.workflows._calibration import Calibration as Calibration
 from scoresample.workflows._compare_samplers import compare_samplers as compare_samplers
 from scoresample.workflows._fit_wavelet import fit_wavelet as fit_wavelet
 from scoresample.workflows._pilot import fit_score_to_density as fit_score_to_density
 from scoresample.workflows._plan import SamplingPlan as SamplingPlan
 from scoresample.workflows._plan import plan as plan
+from scoresample.workflows._posterior_predictive import posterior_predictive_check as posterior_predictive_check
 from scoresample.workflows._reweight import reweight as reweight
