@@ -15,10 +15,12 @@ from scoresample.diagnostics._simulation_based_calibration import CALIBRATION_RE
 _STREAM = 230603580
 """Beside the seed, so that swaps are independent of the simulations."""
 _UNITS_PER_DIMENSION = 10
-_MAX_ITERATIONS = 200
-_PENALTY = 1e-2
-"""Weight decay. Without it the network learns its sample by heart, and null and alternative look alike."""
-_MOST_PASSES_WITHOUT_GAIN = 10
+_PASSES = 60
+_LEARNING_RATE = 5e-3
+_PENALTY = 0.1
+"""Weight decay. Of settings with early stopping and other decays (600 simulations in one dimension, a posterior off by
+1.4 standard deviations where x < 0), this found every wrong observation, and its null was widest at right ones: they
+are near enough to wrong ones for a smooth network to be a little off there too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +74,9 @@ def local_c2st(
 
     The null is a permutation test. Both members of a pair share their observation, so under the hypothesis that the
     posterior is right everywhere their labels can be swapped; networks are trained on pairs swapped at random. The
-    smallest p-value is ``1 / (num_permutations + 1)``. A posterior that is wrong elsewhere changes the null a little,
-    never the hypothesis: a rejection says that it is wrong somewhere, most likely at the observation.
+    smallest p-value is ``1 / (num_permutations + 1)``. The hypothesis is that the posterior is right everywhere: a
+    smooth network that has learned of an error at other observations may reject at a right one too, with a far
+    smaller statistic. Compare the statistics, not the p-values alone.
 
     The power is that of the network on this many simulations: that nothing is found says little with a few hundred.
 
@@ -184,9 +187,8 @@ def _probabilities(pairs: np.ndarray, asked: np.ndarray, seed: int) -> np.ndarra
     network = MLPClassifier(
         hidden_layer_sizes=(_UNITS_PER_DIMENSION * columns, _UNITS_PER_DIMENSION * columns),
         alpha=_PENALTY,
-        max_iter=_MAX_ITERATIONS,
-        early_stopping=True,
-        n_iter_no_change=_MOST_PASSES_WITHOUT_GAIN,
+        learning_rate_init=_LEARNING_RATE,
+        max_iter=_PASSES,
         random_state=seed,
     )
     with warnings.catch_warnings():

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import ArrayLike
+from scipy.linalg import solve_triangular
+from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import RidgeCV
 
 from scoresample.checks import Check
@@ -18,6 +20,8 @@ _PLACING_SHARE = 5
 _FEWEST_SIMULATIONS = 20
 _PENALTIES = np.geomspace(1e-3, 1e4, 8)
 """Of the ridge regression; cross-validation chooses."""
+_ERRORS_PER_DIMENSION = 5
+"""Fewer do not tell a covariance, and variances are taken."""
 _LEAST_SCATTER = 0.05
 """Of the truths' own spread: a regression on many features may reproduce the truths that it has seen."""
 _AREA_DEVIATION = np.sqrt(5 / 12 - 25 / 64)
@@ -88,12 +92,16 @@ def tarp(
 
     **References must depend on the observations to see everything.** A posterior that returns the prior, whatever is
     observed, passes with references that do not: truths and draws then come from one law. With `conditions`, a
-    reference is a ridge regression of the truths on the conditions and their squares, plus noise of the regression's
-    own error, so that it lies near the posterior's mean. Draws of the prior are then too far from it, and the test sees
+    reference is a ridge regression of the truths on the conditions and their squares, plus noise like the regression's
+    errors, so that it lies near the posterior's mean. Draws of the prior are then too far from it, and the test sees
     them, unless no linear function of these features tells of the position.
 
-    The first fifth of the simulations only places the references and measures scales, and is not tested: the null is
-    exact. With `references` of your own all are tested; scales are then those of the references.
+    Distances are Mahalanobis distances in the covariance of these errors, in which draws without the right correlations
+    lie too far out. In many dimensions, with too few simulations for a covariance, it is that of the variances alone,
+    and the test says less of correlations.
+
+    The first fifth of the simulations only places references and measures errors, and is not tested: the null is exact.
+    With `references` of your own all are tested; coordinates are then scaled by the references' own spread.
 
     Arguments:
         truths: shape (simulations, dimension).
@@ -122,7 +130,7 @@ def tarp(
         >>> observed = theta + 0.3 * rng.normal(size=(500, 2))
         >>> prior = rng.normal(size=(500, 100, 2))
         >>> tarp(theta, prior).words, tarp(theta, prior, conditions=observed).words
-        ('calibrated', 'over-dispersed (too wide)')
+        ('calibrated', 'over-dispersed (too wide) or wrong in its correlations')
     """
     truths, draws = checked_simulations(truths, draws)
     num = len(truths)
@@ -134,15 +142,16 @@ def tarp(
     if references is not None:
         points = _matrix("references", references, num, truths.shape[1])
         first, scale = 0, points.std(axis=0)
+        root = np.diag(np.where(scale > 0, scale, 1.0))
     else:
         first = num // _PLACING_SHARE
-        centre, scale = _centres(truths[:first], conditions, num)
-        points = centre + scale * generator.normal(size=truths.shape)
+        centre, root = _centres(truths[:first], conditions, num)
+        points = centre + generator.normal(size=truths.shape) @ root.T
     tested = slice(first, num)
-    scale = np.where(scale > 0, scale, 1.0)
-    to_truth = np.linalg.norm((truths[tested] - points[tested]) / scale, axis=1)
-    pairs = zip(draws[tested], points[tested], strict=True)
-    to_draws = np.stack([np.linalg.norm((some - point) / scale, axis=1) for some, point in pairs])
+    to_truth = _distances(truths[tested] - points[tested], root)
+    to_draws = np.stack(
+        [_distances(some - point, root) for some, point in zip(draws[tested], points[tested], strict=True)]
+    )
     weights = None if log_weights is None else np.asarray(log_weights)[tested]
     shares = fractional_ranks(to_truth[:, None], to_draws[:, :, None], log_weights=weights, seed=seed)[:, 0]
     p_value, band = uniformity_p_value(shares), ecdf_band(len(shares), level)
@@ -166,8 +175,8 @@ def _words(standard_errors: float) -> str:
     if abs(standard_errors) < _STANDARD_ERRORS:
         return "wrong in shape, place or correlations"
     if standard_errors > 0:
-        return "over-dispersed (too wide)"
-    return "under-dispersed (too narrow), shifted, or wrong in its correlations"
+        return "over-dispersed (too wide) or wrong in its correlations"
+    return "under-dispersed (too narrow) or shifted"
 
 
 def _matrix(name: str, values: ArrayLike, num: int, columns: int | None = None) -> np.ndarray:
@@ -183,10 +192,11 @@ def _matrix(name: str, values: ArrayLike, num: int, columns: int | None = None) 
 
 
 def _centres(truths: np.ndarray, conditions: ArrayLike | None, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where references gather, shape (num, dimension), and how far they scatter, shape (dimension,)."""
+    """Where references gather, shape (num, dimension), and a root of the covariance of their scatter."""
     truths = np.asarray(truths, np.float64)
     if conditions is None:
-        return np.broadcast_to(truths.mean(axis=0), (num, truths.shape[1])), truths.std(axis=0)
+        centre = np.broadcast_to(truths.mean(axis=0), (num, truths.shape[1]))
+        return centre, _root(truths - truths.mean(axis=0), truths.std(axis=0))
     matrix = _matrix("conditions", conditions, num)
     fitted = matrix[: len(truths)]
     spread = fitted.std(axis=0)
@@ -195,5 +205,20 @@ def _centres(truths: np.ndarray, conditions: ArrayLike | None, num: int) -> tupl
     features = np.concatenate([standard, standard**2], axis=1)
     regression = RidgeCV(alphas=_PENALTIES).fit(features[: len(truths)], truths)
     centres = regression.predict(features).reshape(num, -1)
-    error = np.std(truths - centres[: len(truths)], axis=0)
-    return centres, np.maximum(error, _LEAST_SCATTER * truths.std(axis=0))
+    return centres, _root(truths - centres[: len(truths)], truths.std(axis=0))
+
+
+def _root(errors: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """A triangular root of the covariance of errors, of their variances alone where there are too few for more."""
+    least = np.where(spread > 0, _LEAST_SCATTER * spread, 1.0)
+    scale = np.maximum(errors.std(axis=0), least)
+    if errors.shape[1] > len(errors) // _ERRORS_PER_DIMENSION:
+        return np.diag(scale)
+    return scale[:, None] * np.linalg.cholesky(LedoitWolf(assume_centered=True).fit(errors / scale).covariance_)
+
+
+def _distances(differences: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """Mahalanobis distances, shape (n,)."""
+    if differences.shape[1] > 1 and np.any(np.tril(root, -1)):
+        return np.linalg.norm(solve_triangular(root, differences.T, lower=True), axis=0)
+    return np.linalg.norm(differences / np.diag(root), axis=1)

@@ -11,6 +11,10 @@ from scoresample.checks import Check
 from scoresample.diagnostics import SBC, TARP, ExpectedCoverage
 
 _DPI = 150
+_JOINT_ONLY = (
+    "Every quantity by itself is calibrated: correlations are wrong, or the posterior does not follow the observation, "
+    "as one that returns the prior."
+)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -106,6 +110,7 @@ class Calibration:
             str(self.tarp),
             "",
             *(f"- {check.name}: {check.value:.2g}. {check.cause}" for check in failed),
+            *([_JOINT_ONLY] if failed == self.tarp.checks else []),
             *([failed[0].remedy, ""] if failed else []),
             f"A calibrated posterior fails with probability {self.level:g} at most. These are averages over all "
             "observations: a posterior that passes may still be wrong at yours, for which see "
