@@ -194,7 +194,7 @@ def _probabilities(pairs: np.ndarray, asked: np.ndarray, seed: int) -> np.ndarra
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         network.fit(pairs.reshape(-1, columns), np.repeat([1, 0], pairs.shape[1]))
-    return network.predict_proba(asked.reshape(-1, columns))[:, 1].reshape(asked.shape[:2])
+    return np.asarray(network.predict_proba(asked.reshape(-1, columns)))[:, 1].reshape(asked.shape[:2])
 
 
 def _statistics(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -130,7 +130,7 @@ def p_values(seed: int) -> list[float]:
     densities = highest_density_coverage(
         log_density(truths, means, 1.0), log_density(draws, means[:, None], 1.0), seed=seed
     )
-    joint = [tarp(truths, draws, seed=seed, **settings).p_value for settings in ({}, {"conditions": means})]
+    joint = [tarp(truths, draws, conditions=conditions, seed=seed).p_value for conditions in (None, means)]
     return [*sbc.p_values, *coverage.p_values, *densities.p_values, *joint]
 
 

@@ -157,7 +157,8 @@ def test_weights_of_the_draws_are_honoured(monkeypatch: pytest.MonkeyPatch) -> N
 
 def short(posterior: Any = None, **settings: Any) -> ss.Calibration:
     path = gaussian_posterior() if posterior is None else posterior
-    return ss.calibrate(path, **({"simulate": simulate, "key": KEY, "progress": False} | settings))
+    arguments: dict[str, Any] = {"simulate": simulate, "key": KEY, "progress": False, **settings}
+    return ss.calibrate(path, **arguments)
 
 
 DOORS: dict[str, tuple[Any, type[Exception], str]] = {
