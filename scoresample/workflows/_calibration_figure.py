@@ -1,6 +1,7 @@
 """The figure of a calibration: ranks against their bands, coverage, and TARP."""
 
 import math
+import textwrap
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +12,8 @@ from scoresample.report import COLOURS, new_figure, plain_text
 
 _MOST_PANELS = 12
 _COLUMNS = 4
+_TITLE_WIDTH = 38
+"""Characters that fit over a panel."""
 _BAND_COLOUR = "#8a8f98"
 _FAILED_COLOUR = COLOURS[1]
 _PASSED_COLOUR = COLOURS[0]
@@ -71,16 +74,8 @@ def _curve(panel: Axes, values: np.ndarray, failed: bool, thin: bool = False) ->
 
 
 def _label(panel: Axes, title: str, words: str, below: str) -> None:
-    panel.set_title(f"{plain_text(title)}\n{_broken_up(words)}", fontsize=9)
+    panel.set_title(f"{plain_text(title)}\n{textwrap.fill(words, _TITLE_WIDTH)}", fontsize=9)
     panel.set_xlabel(below, fontsize=8)
     panel.set_xlim(0, 1)
     panel.tick_params(labelsize=8)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def _broken_up(words: str) -> str:
-    """At most two lines that fit over a panel."""
-    first, _, second = words.partition(" and ") if len(words) > 40 else (words, "", "")
-    if not second and len(words) > 40:
-        first, _, second = words.partition(", ")
-    return f"{first}\n{second}" if second else first
