@@ -4,6 +4,8 @@ Run it as `python examples/posteriors_from_a_simulator.py [--quick]`.
 """
 
 import sys
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +53,12 @@ def main(quick: bool) -> None:
     one_each = ss.sample(posterior.given(observations), key=key, num_samples=500, num_chains=1)
     print("root mean square error:", float(jnp.sqrt(jnp.mean((one_each.position[0] - truths) ** 2))))
     # --8<-- [end:many]
+
+    # --8<-- [start:calibrate]
+    calibration = ss.calibrate(posterior, key=jax.random.key(3), num_simulations=100 if quick else 1000)
+    print(calibration)
+    calibration.save(Path(tempfile.mkdtemp()) / "calibration.png")  # ranks in their bands, coverage, TARP
+    # --8<-- [end:calibrate]
 
     # --8<-- [start:certify]
     exact = ss.fit_posterior(lens, observed="x", exchangeable=True, key=key, **budget)

@@ -7,6 +7,7 @@ from scoresample.diagnostics import DiscretisationError as DiscretisationError
 from scoresample.diagnostics import LogSobolevBounds as LogSobolevBounds
 from scoresample.diagnostics import ManifoldHealth as ManifoldHealth
 from scoresample.diagnostics import Memorisation as Memorisation
+from scoresample.diagnostics import PosteriorPredictiveCheck as PosteriorPredictiveCheck
 from scoresample.diagnostics import SamplingBudget as SamplingBudget
 from scoresample.diagnostics import ScoreHealth as ScoreHealth
 from scoresample.diagnostics import WarmStart as WarmStart
@@ -96,8 +97,10 @@ from scoresample.wavelets import WaveletTransform as WaveletTransform
 from scoresample.wavelets import fit_wavelet_energies as fit_wavelet_energies
 from scoresample.wavelets import perturb_wavelets as perturb_wavelets
 from scoresample.workflows import AmortisedPosterior as AmortisedPosterior
+from scoresample.workflows import Calibration as Calibration
 from scoresample.workflows import Certificate as Certificate
 from scoresample.workflows import SamplingPlan as SamplingPlan
+from scoresample.workflows import calibrate as calibrate
 from scoresample.workflows import certify as certify
 from scoresample.workflows import compare_samplers as compare_samplers
 from scoresample.workflows import fit_posterior as fit_posterior
@@ -105,4 +108,5 @@ from scoresample.workflows import fit_score_to_density as fit_score_to_density
 from scoresample.workflows import fit_wavelet as fit_wavelet
 from scoresample.workflows import plan as plan
 from scoresample.workflows import polish as polish
+from scoresample.workflows import posterior_predictive_check as posterior_predictive_check
 from scoresample.workflows import reweight as reweight

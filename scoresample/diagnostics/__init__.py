@@ -11,11 +11,17 @@ from scoresample.diagnostics._discretisation import discretisation_error as disc
 from scoresample.diagnostics._distances import energy_distance as energy_distance
 from scoresample.diagnostics._distances import sliced_wasserstein as sliced_wasserstein
 from scoresample.diagnostics._effective import effective_draws as effective_draws
+from scoresample.diagnostics._expected_coverage import ExpectedCoverage as ExpectedCoverage
+from scoresample.diagnostics._expected_coverage import highest_density_coverage as highest_density_coverage
+from scoresample.diagnostics._expected_coverage import interval_coverage as interval_coverage
 from scoresample.diagnostics._fields import binder_cumulant as binder_cumulant
 from scoresample.diagnostics._fields import magnetisation as magnetisation
 from scoresample.diagnostics._fields import radial_spectrum as radial_spectrum
 from scoresample.diagnostics._fields import susceptibility as susceptibility
 from scoresample.diagnostics._fields import two_point_function as two_point_function
+from scoresample.diagnostics._fractional_ranks import fractional_ranks as fractional_ranks
+from scoresample.diagnostics._local_c2st import LocalC2ST as LocalC2ST
+from scoresample.diagnostics._local_c2st import local_c2st as local_c2st
 from scoresample.diagnostics._log_sobolev import LogSobolevBounds as LogSobolevBounds
 from scoresample.diagnostics._log_sobolev import log_sobolev_bounds as log_sobolev_bounds
 from scoresample.diagnostics._loss_grid import loss_adaptive_grid as loss_adaptive_grid
@@ -36,12 +42,23 @@ from scoresample.diagnostics._moments import moment_estimates as moment_estimate
 from scoresample.diagnostics._null import Distance as Distance
 from scoresample.diagnostics._null import energy_distance_to_reference as energy_distance_to_reference
 from scoresample.diagnostics._null import sliced_wasserstein_to_reference as sliced_wasserstein_to_reference
+from scoresample.diagnostics._posterior_predictive import PosteriorPredictiveCheck as PosteriorPredictiveCheck
+from scoresample.diagnostics._posterior_predictive import compare_replicates as compare_replicates
 from scoresample.diagnostics._quantities import coordinates as coordinates
 from scoresample.diagnostics._quantities import quantities as quantities
 from scoresample.diagnostics._sampling_budget import SamplingBudget as SamplingBudget
 from scoresample.diagnostics._sampling_budget import sampling_budget as sampling_budget
 from scoresample.diagnostics._score_health import ScoreHealth as ScoreHealth
 from scoresample.diagnostics._score_health import score_health as score_health
+from scoresample.diagnostics._simulation_based_calibration import SBC as SBC
+from scoresample.diagnostics._simulation_based_calibration import (
+    simulation_based_calibration as simulation_based_calibration,
+)
+from scoresample.diagnostics._tarp import TARP as TARP
+from scoresample.diagnostics._tarp import tarp as tarp
+from scoresample.diagnostics._uniformity import EcdfBand as EcdfBand
+from scoresample.diagnostics._uniformity import ecdf_band as ecdf_band
+from scoresample.diagnostics._uniformity import uniformity_p_value as uniformity_p_value
 from scoresample.diagnostics._warm_start import WarmStart as WarmStart
 from scoresample.diagnostics._warm_start import warm_start as warm_start
 from scoresample.diagnostics._weights import kish_ess as kish_ess

@@ -1,5 +1,7 @@
 """Inference: one `sample`, one kind of `Draws`."""
 
+from scoresample.inference._doors import check_count as check_count
+from scoresample.inference._doors import check_key as check_key
 from scoresample.inference._doors import score_for_chains as score_for_chains
 from scoresample.inference._draws import Draws as Draws
 from scoresample.inference._draws import Kind as Kind

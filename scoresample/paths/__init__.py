@@ -15,6 +15,7 @@ from scoresample.paths._centred import CentredScore as CentredScore
 from scoresample.paths._combined import Combination as Combination
 from scoresample.paths._combined import CombinedScore as CombinedScore
 from scoresample.paths._combined import combine_observations as combine_observations
+from scoresample.paths._conditioning import ConditionalPath as ConditionalPath
 from scoresample.paths._empirical import EmpiricalPerturbedScore as EmpiricalPerturbedScore
 from scoresample.paths._energy import PerturbedEnergy as PerturbedEnergy
 from scoresample.paths._fokker_planck import fokker_planck_residual as fokker_planck_residual
