@@ -112,7 +112,7 @@ def calibrate(
     if not 0 < level < 1:
         raise ValueError(f"`level` must be between 0 and 1, got {level}.")
     if isinstance(posterior, AmortisedPosterior):
-        simulate = posterior.simulate_encoded if simulate is None else simulate
+        simulate = _encoded(posterior, posterior.simulate if simulate is None else simulate)
         posterior = posterior.score
     if simulate is None:
         raise ValueError("`simulate` is needed beside a conditional path: (key, number) -> (positions, conditions).")
@@ -162,6 +162,18 @@ def calibrate(
         conditions=_flattened(conditions),
         draws=flat_draws,
     )
+
+
+def _encoded(
+    posterior: AmortisedPosterior, simulate: Callable[[Array, int], tuple[Position, PyTree]]
+) -> Callable[[Array, int], tuple[Position, PyTree]]:
+    """A simulator whose observations are the conditions of the posterior's score."""
+
+    def simulated(key: Array, num: int) -> tuple[Position, PyTree]:
+        positions, observations = simulate(key, num)
+        return positions, posterior.encoding(observations)
+
+    return simulated
 
 
 def _checked_sampler(sampler: Any) -> AbstractParticleSampler[Any]:

@@ -129,11 +129,6 @@ class AmortisedPosterior(eqx.Module):
         """Parameters from the prior, in the coordinates of draws, and their observations."""
         return simulate(self.simulator, key, num)
 
-    def simulate_encoded(self, key: Array, num: int) -> tuple[Array, Encoded]:
-        """The same with observations as the score's conditions."""
-        positions, observations = self.simulate(key, num)
-        return positions, self.encoding(observations)
-
     @property
     def constrain(self) -> Callable[[Any], dict[str, Array]]:
         """Positions -> parameters by name."""

@@ -192,3 +192,17 @@ def test_observations_are_not_combined_in_coordinates_that_move() -> None:
     posterior = ss.fit_posterior(gaussian_model, observed="x", key=KEY, **settings)
     with pytest.raises(ValueError, match='coordinates="prior"'):
         posterior.given_all(jnp.zeros((2, 3)), key=KEY)
+
+
+def test_a_linear_model_is_calibrated_and_a_shifted_one_is_not() -> None:
+    posterior = ss.fit_posterior(gaussian_model, observed="x", key=KEY, coordinates="regression", **SMALL)
+    settings: dict[str, Any] = {"num_simulations": 400, "num_draws": 50, "key": jax.random.key(4)}
+    found = ss.calibrate(posterior, **settings)
+    assert found.passed, str(found)
+    assert found.sbc.names == ("mean[0]", "mean[1]", "mean[2]")
+
+    def shifted(key: Array, num: int) -> tuple[Array, Array]:
+        positions, observations = posterior.simulate(key, num)
+        return positions + 0.3, observations
+
+    assert not ss.calibrate(posterior, shifted, **settings).passed
