@@ -1,5 +1,6 @@
 """`fit_score` with conditions: the conditional law is learned, pair by pair, whatever the loss."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -248,3 +249,34 @@ def test_what_cannot_be_used_is_named(name: str) -> None:
     call, error, message = DOORS[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_batches_of_pairs_are_points_with_their_conditions() -> None:
+    """A conditional law learned from a stream is that of the pairs, standardised by the first buffer."""
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        rng = np.random.default_rng(0)
+        while True:
+            known = rng.normal(3.0, 2.0, (500, 1))
+            yield known + 0.1 * rng.normal(size=(500, 1)), known
+
+    score = ss.fit_score(
+        batches, conditions="paired", key=jax.random.key(0), num_epochs=12, buffer_size=2000, width=32, progress=False
+    )
+    assert isinstance(score, ss.PerturbedScore)
+    assert score.conditioning is not None
+    np.testing.assert_allclose(np.asarray(score.conditioning.frame.location), 3.0, atol=0.3)
+    found = [float(score.given(jnp.array([c])).denoise(jnp.array([3.0]), 0.9)[0]) for c in (1.0, 5.0)]
+    np.testing.assert_allclose(found, [1.0, 5.0], atol=0.4)
+
+
+def test_pairs_that_are_none_are_refused() -> None:
+    def batches() -> Iterator[np.ndarray]:
+        yield np.ones((100, 2))
+
+    with pytest.raises(ValueError, match="must be pairs"):
+        ss.fit_score(batches, conditions="paired", key=jax.random.key(0), progress=False)
+    with pytest.raises(ValueError, match="batches of pairs"):
+        ss.fit_score(np.ones((100, 2)), conditions="paired", key=jax.random.key(0), progress=False)
+    with pytest.raises(ValueError, match='must be arrays, or "paired"'):
+        ss.fit_score(batches, conditions="both", key=jax.random.key(0), progress=False)
