@@ -78,7 +78,7 @@ class PosteriorNetwork(eqx.Module):
 
     def __call__(self, x: Float[Array, " d"], log_sigma: Float[Array, ""], condition: Encoded) -> Float[Array, " d"]:
         """The network's output at one point, noise level and observation."""
-        told = self.encoder(Encoded(condition.values, condition.present))
+        told = self.encoder(condition)
         features = jax.nn.silu(jnp.concatenate([self.embed(self.features(log_sigma)), told]))
         hidden = self.lift(jnp.concatenate([x, told]))
         for block in self.blocks:

@@ -103,7 +103,7 @@ def _by_quantiles(distribution: Any) -> Callable[[Array], Array] | None:
 
     try:
         slope = jax.jvp(value, (jnp.zeros(distribution.batch_shape),), (jnp.ones(distribution.batch_shape),))[1]
-    except (NotImplementedError, ImportError, TypeError):
+    except (NotImplementedError, ImportError, TypeError):  # no quantiles, or of a package that is not there
         return None
     # A quantile function made of a search has no slope.
     return value if isinstance(slope, jax.core.Tracer) or bool(jnp.all(slope > 0)) else None

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -11,7 +12,7 @@ from scoresample.checks import Check, graded_check
 from scoresample.inference import Draws
 from scoresample.scores import AbstractDensityScore
 from scoresample.workflows._polish import polish as polished
-from scoresample.workflows._reweight import reweight
+from scoresample.workflows._reweight import pareto_smoothed, reweight
 
 Verdict = Literal["use", "use weighted", "use polished", "do not use"]
 
@@ -111,7 +112,7 @@ def certify(
 
     Raises:
         TypeError: if `draws` are no Draws, or a density is none.
-        ValueError: if they do not fit, or no draw gets a weight.
+        ValueError: if they do not fit, have weights already, or none gets a weight.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -121,19 +122,21 @@ def certify(
         >>> ss.certify(draws, target, near, key=jax.random.key(1)).verdict
         'use weighted'
     """
-    weighted = reweight(draws, target, proposal, smooth=True, batch_size=batch_size)
-    raw = reweight(draws, target, proposal, batch_size=batch_size) if draws.log_weights is None else weighted
-    distance, error = _total_variation(np.asarray(raw.log_weights, np.float64).ravel())
-    if draws.log_weights is not None:
-        distance, error = float("nan"), float("nan")
+    if isinstance(draws, Draws) and draws.log_weights is not None:
+        raise ValueError("`draws` have weights already. Give them as they came: the weights are made here.")
+    raw = reweight(draws, target, proposal, batch_size=batch_size)
+    log_weights = np.asarray(raw.log_weights, np.float64)
+    distance, error = _total_variation(log_weights.ravel())
+    smoothed = pareto_smoothed(log_weights)[1]
+    weighted = dataclasses.replace(raw, log_weights=jnp.asarray(smoothed - smoothed.max(), jnp.result_type(float)))
     info = weighted.info
-    number = int(np.asarray(weighted.log_weights).size)
+    number = log_weights.size
     share = info["ess"] / number
     checks = [_tail_check(info["pareto_k"]), _size_check(share)]
     settled = info["pareto_k"] <= _WARN_K
     found: Draws = weighted
     if settled and distance + 2 * error <= _NEAR:
-        verdict, found = "use", dataclasses.replace(draws, info={**draws.info, "certified": "use"})
+        verdict, found = "use", draws
     elif settled and info["ess"] >= max(_LEAST_SIZE, _LEAST_SHARE * number):
         verdict = "use weighted"
     elif info["pareto_k"] < _FAIL_K and info["ess"] >= _LEAST_TO_POLISH:

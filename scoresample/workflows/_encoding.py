@@ -37,10 +37,7 @@ class Encoding(eqx.Module):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of the encoded values of one observation; sets that may have gaps are of any length."""
-        return self._stacked_shape()
-
-    def _stacked_shape(self) -> tuple[int, ...]:
+        """The shape of the encoded values of one observation."""
         shapes = [leaf.shape for leaf in jax.tree.leaves(self.structure)]
         if self.exchangeable:
             return shapes[0][0], sum(int(np.prod(shape[1:])) for shape in shapes)

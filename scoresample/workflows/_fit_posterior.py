@@ -199,7 +199,7 @@ def fit_posterior(
         exchangeable: whether the first axis of an observation holds independent parts that are alike, whose order tells
             nothing. They may differ in number: pad with parts of NaN.
         informed: show the network the gradient of the exact density. It needs a likelihood, and every evaluation of
-            the score then takes one of its gradient: no likelihood-free inference, but much better scores.
+            the score then takes one of its gradient. No likelihood-free inference any more.
         coordinates: ``"regression"``, residuals of a regression on the observation; ``"prior"``; or ``"best"``, which
             of both gives held-out parameters the higher log density after a short training.
         width: width of the network.

@@ -79,6 +79,11 @@ def reweight(
             "WithDensity(ProbabilityFlowODE(...)), or pass the density as a score, such as "
             "ProbabilityFlowDensity(path)."
         )
+    if proposal is None and draws.log_weights is not None:
+        raise ValueError(
+            "`draws` have weights already, and the density that they bring is that of the draws without them. Give "
+            "them as they came, or name the density that they have with their weights as `proposal`."
+        )
     for name, density in (("target", target), ("proposal", proposal)):
         if density is not None:
             check_target(name, density, draws)

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 import scoresample as ss
+from scoresample.diagnostics import normalized_weights
 from scoresample.workflows._reweight import pareto_smoothed
 
 TARGET = ss.Gaussian(jnp.zeros(2), 1.0)
@@ -129,3 +130,24 @@ def test_polishing_starts_from_weighted_draws() -> None:
     position = np.asarray(moved.position[0])
     assert np.unique(position[:, 0]).size > moved.info["distinct_starts"]
     np.testing.assert_allclose(position.mean(axis=0), 0, atol=5 / np.sqrt(1000))
+
+
+def test_smoothed_weights_lead_to_the_target() -> None:
+    draws, proposal = drawn(0.5, 1.3, num=4000)
+    position = np.asarray(draws.position).reshape(-1, 2)
+    for weighted in (
+        ss.reweight(draws, TARGET, proposal, smooth=True),
+        ss.certify(draws, TARGET, proposal, key=jax.random.key(1)).draws,
+    ):
+        weights = normalized_weights(weighted)
+        np.testing.assert_allclose(weights @ position, 0, atol=5 / np.sqrt(weighted.info["ess"]))
+        assert np.abs(position.mean(axis=0)).min() > 0.4
+
+
+def test_weights_are_not_made_twice() -> None:
+    draws = ss.sample(ss.perturb(TARGET, ss.VP()), ss.WithDensity(), key=jax.random.key(0), num_samples=50)
+    weighted = ss.reweight(draws, TARGET)
+    with pytest.raises(ValueError, match="weights already"):
+        ss.reweight(weighted, TARGET)
+    with pytest.raises(ValueError, match="weights already"):
+        ss.certify(weighted, TARGET, key=jax.random.key(0))
