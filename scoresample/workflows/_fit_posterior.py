@@ -28,7 +28,7 @@ from scoresample.workflows._encoding import Encoding, Observation, make_encoding
 _HELD_OUT = 0.1
 _FEWEST_SIMULATIONS = 100
 _MEAN_EPOCHS = 60
-_SETTINGS: dict[str, Any] = {"sigma_range": (0.003, 20.0)}
+_SETTINGS: dict[str, Any] = {"sigma_range": (0.003, 20.0), "batch_size": 64}
 _BATCH = 4096
 """Simulations at a time."""
 _FIRST_SIMULATIONS = 20_000
