@@ -35,7 +35,7 @@ _FIRST_SIMULATIONS = 20_000
 """Of a training with fresh simulations: those that its coordinates are made of, ..."""
 _FRESH_SIMULATIONS = 20_000
 """... and those of every epoch."""
-_PILOT_SHARE = 0.15
+_PILOT_SHARE = 0.1
 """Of the epochs, for each of the two coordinates between which held-out simulations choose ..."""
 _MOST_PILOT_POINTS = 1024
 """... so many of them."""
@@ -167,7 +167,7 @@ def fit_posterior(
     coordinates: Coordinates = "best",
     width: int = 128,
     depth: int = 3,
-    num_epochs: int = 200,
+    num_epochs: int = 150,
     process: AbstractNoiseProcess | None = None,
     **settings: Any,
 ) -> AmortisedPosterior:
