@@ -46,17 +46,21 @@ def render(comparison: Comparison) -> str:
         A page in one piece: styles and figures are inside it.
     """
     columns = shown_columns(comparison.table, (*BUDGET_COLUMNS, *MEMORISATION_COLUMNS))
-    return environment().get_template("report.html").render(
-        comparison=comparison,
-        columns=columns,
-        cells={name: [shown(comparison.table, name, column) for column in columns] for name in comparison.verdicts},
-        figures=_figures(comparison),
-        learned=_learned(comparison),
-        terms={name: term_rows(budget) for name, budget in comparison.budgets.items()},
-        copies=_copies(comparison),
-        fields=_fields(comparison),
-        summaries={name: _summary(run, comparison.deviations.get(name)) for name, run in comparison.runs.items()},
-        settings={name: settings_of(run) for name, run in comparison.runs.items()},
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            comparison=comparison,
+            columns=columns,
+            cells={name: [shown(comparison.table, name, column) for column in columns] for name in comparison.verdicts},
+            figures=_figures(comparison),
+            learned=_learned(comparison),
+            terms={name: term_rows(budget) for name, budget in comparison.budgets.items()},
+            copies=_copies(comparison),
+            fields=_fields(comparison),
+            summaries={name: _summary(run, comparison.deviations.get(name)) for name, run in comparison.runs.items()},
+            settings={name: settings_of(run) for name, run in comparison.runs.items()},
+        )
     )
 
 

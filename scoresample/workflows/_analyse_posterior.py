@@ -35,6 +35,8 @@ _NAMES = {
     "use polished": "learned posterior, polished",
     "do not use": "learned posterior",
 }
+_ACCEPTANCE = 0.9
+"""What NUTS tunes to: smaller steps than by default, which necks of hierarchies need."""
 _FEWEST_DRAWS = 100
 _UNVERIFIED = "compared with a trusted reference"
 """The check of `compare` in whose place the certificate stands, or the words that there is none."""
@@ -150,7 +152,8 @@ def analyse_posterior(
         if nuts:
             with stages("running NUTS on the exact density", "NUTS"):
                 chains = sample(
-                    density, NUTS(), key=keys["nuts"], num_samples=-(-num_samples // num_chains),
+                    density, NUTS(target_acceptance_rate=_ACCEPTANCE), key=keys["nuts"],
+                    num_samples=-(-num_samples // num_chains),
                     num_chains=num_chains, num_warmup=num_warmup, progress=progress, throw=False,
                 )  # fmt: skip
     calibrated = calibration if isinstance(calibration, Calibration) else None
@@ -245,7 +248,8 @@ class _Evidence:
             f"The draws are far from the exact posterior (total variation {found.total_variation:.2f}), and neither "
             "weights nor moves mend them."
         )
-        check = Check("draws that the exact density allows, as a share", found.ess_share, 0.0, not refused, cause, remedy)
+        distance = found.total_variation
+        check = Check("certificate: total variation as drawn", distance, float("nan"), not refused, cause, remedy)
         # Weights and moves have mended what these are about.
         others = found.checks if refused else [replace(each, severity="warn") for each in found.checks]
         return [check, *others]
@@ -271,8 +275,12 @@ class _Evidence:
         refused = self.verdict().level == "do not use"
         if self.exact and (self.certificate is None or self.certificate.verdict == "do not use"):
             return f"Do not use these draws: they are not draws of the posterior.{self._instead()}"
-        if refused:
+        if refused and self.exact:
             return f"Do not use these draws: a check failed that weights cannot see.{self._instead()}"
+        if refused and self.calibration is not None and not self.calibration.passed:
+            return "Do not use these draws: the posteriors are not calibrated, not even on average over observations."
+        if refused:
+            return "Do not use these draws: a check failed."
         if self.certificate is not None:
             return {
                 "use": "The draws are as good as draws of the exact posterior: use them as they are.",
@@ -320,8 +328,8 @@ def _predictive(
         if not encoding.has_gaps:
             raise
         return None, (
-            "No posterior-predictive check: the simulator leaves out numbers that the data have. Name `statistics` that "
-            "are finite for every observation."
+            "No posterior-predictive check: the simulator leaves out numbers that the data have. Name `statistics` "
+            "that are finite for every observation."
         )
     return found, ""
 

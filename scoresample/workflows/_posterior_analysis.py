@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +125,7 @@ class PosteriorAnalysis:
     def _nuts_level(self) -> str:
         return self.comparison.verdicts[str(self.comparison.reference)].level
 
-    @cached_property
+    @property
     def _page(self) -> PosteriorPage:
         number = self.learned.num_chains * self.learned.num_draws
         return PosteriorPage(
