@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
@@ -145,9 +144,9 @@ def test_shapes_tell_one_observation_from_many(models: Path) -> None:
     assert set(found) == {"x", "y"}
     assert found["y"] == 1.0
     assert len(as_observations({"x": many, "y": np.zeros(3)}, joint, "f")) == 3
-    with pytest.raises(ValueError, match="'f' has 'x', 'z', but .*'x'.* are wanted"):
+    with pytest.raises(ValueError, match=r"'f' has 'x', 'z', but .*'x'.* are wanted"):
         as_observations({"x": one, "z": one}, joint, "f")
-    with pytest.raises(ValueError, match="'f' holds one array, but .*'x'"):
+    with pytest.raises(ValueError, match=r"'f' holds one array, but .*'x'"):
         as_observations(one, joint, "f")
     with pytest.raises(ValueError, match="do not have the same number of observations"):
         as_observations({"x": many, "y": np.zeros(2)}, joint, "f")
@@ -178,7 +177,7 @@ def test_simulators_come_from_files(models: Path) -> None:
     }.items():
         with pytest.raises(UnknownModel, match=message):
             load_simulator(f"{models}:{name}", ())
-    with pytest.raises(UnknownModel, match="there is no model 'three_moons'.*two_moons"):
+    with pytest.raises(UnknownModel, match=r"there is no model 'three_moons'.*two_moons"):
         load_simulator("three_moons", ())
 
 
@@ -300,9 +299,6 @@ def test_missing_numbers_are_fine_where_the_simulator_leaves_some_out(tmp_path: 
     (tmp_path / "data.csv").write_text("a,b,c\n0.1,,0.3\n", encoding="utf-8")
     out = tmp_path / "out"
     assert main(["posterior", f"{path}:sim", "--observed", str(tmp_path / "data.csv"), "--out", str(out), *SMALL]) == 0
-    assert (out / "observation-0" / "report.html").exists() or (out / "report.html").exists()
-    assert jnp.isnan(jnp.asarray(as_observations(read_arrays(tmp_path / "data.csv"), *_of(path))[0])).sum() == 1
-
-
-def _of(path: Path) -> tuple[AbstractSimulator, str]:
-    return load_simulator(f"{path}:sim", ())[0], "data"
+    assert (out / "report.html").exists()
+    (one,) = as_observations(read_arrays(tmp_path / "data.csv"), load_simulator(f"{path}:sim", ())[0], "data")
+    np.testing.assert_array_equal(one, [0.1, np.nan, 0.3])
