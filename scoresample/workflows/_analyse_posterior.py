@@ -156,7 +156,9 @@ def analyse_posterior(
                     num_samples=-(-num_samples // num_chains),
                     num_chains=num_chains, num_warmup=num_warmup, progress=progress, throw=False,
                 )  # fmt: skip
-    calibrated = calibration if isinstance(calibration, Calibration) else None
+    calibrated = None
+    if isinstance(calibration, Calibration):
+        calibrated, stages.seconds["calibrating"] = calibration, calibration.seconds
     if isinstance(calibration, int) and calibration:
         with stages(f"calibrating on {calibration} simulated observations", "calibrating"):
             calibrated = calibrate(

@@ -242,12 +242,14 @@ def test_several_observations_get_a_report_each(
     assert "from 0 to 11" in fails([*arguments, "--rows", "1,12"], capsys)
     assert "from 0 to 11" in fails([*arguments, "--rows", "one"], capsys)
     assert not (tmp_path / "out").exists(), "a wrong command leaves nothing behind"
-    assert main(["posterior", *arguments, "--rows", "1,7"]) == 0
-    assert capsys.readouterr().err.count("training") == 1
+    assert main(["posterior", *arguments, "--rows", "1,7", "--calibrate", "100"]) == 0
+    told = capsys.readouterr().err
+    assert told.count("training") == told.count("calibrating") == 1
     folders = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert folders == ["observation-1", "observation-7"]
     html = (tmp_path / "out" / "observation-7" / "report.html").read_text(encoding="utf-8")
     assert "observation 7" in html
+    assert "100 simulated observations" in html
     assert "Certificate" not in html
     assert not (tmp_path / "out" / "observation-7" / "draws" / "nuts.nc").exists()
 

@@ -75,7 +75,7 @@ def test_the_table_of_draws_beside_a_reference() -> None:
 def test_weights_are_drawn_over_their_mean() -> None:
     log_weights = np.array([0.0, 0.0, np.log(2.0), -np.inf])
     left, right = weights_figure(log_weights).axes
-    curve = right.lines[0].get_xydata()
+    curve = np.asarray(right.lines[0].get_xydata())
     np.testing.assert_allclose(curve, [[0.25, 0.5], [0.5, 0.75], [0.75, 1.0], [1.0, 1.0]])
     assert sum(patch.get_height() for patch in left.patches) == 4  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -89,7 +89,7 @@ def test_statistics_far_out_are_arrows(place: float) -> None:
     left = replicates_figure(found).axes[0]
     labels = [label.get_text() for label in left.get_yticklabels()]
     assert len(labels) == MOST_STATISTICS
-    markers = {line.get_marker() for line in left.lines} - {"None"}
+    markers = {str(line.get_marker()) for line in left.lines} - {"None"}
     if abs(place) > 1:
         assert labels[0] == "s7"
         assert markers == {"o", ">" if place > 0 else "<"}
