@@ -211,6 +211,14 @@ def test_a_certificate_that_missed_something_is_contradicted_by_nuts(
     assert "a check failed that weights cannot see" in found.headline
 
 
+def test_a_refusal_needs_no_other_check(posterior: ss.AmortisedPosterior, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "certify", certified_as("do not use", checks=[]))
+    found = ss.analyse_posterior(posterior, DATA, key=jax.random.key(1), calibration=0, nuts=False, **QUICK)
+    assert found.verdict.level == "do not use"
+    assert "far from the exact posterior" in found.verdict.sentence
+    assert found.draws is found.learned
+
+
 def test_draws_that_no_weight_can_be_given_to_are_refused(
     posterior: ss.AmortisedPosterior, monkeypatch: pytest.MonkeyPatch
 ) -> None:
