@@ -5,6 +5,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -21,6 +22,10 @@ class Encoded(NamedTuple):
 
 
 _SET_LAYERS = 3
+_MOST_CORRELATED = 8
+"""Numbers of a part up to which their correlations are told too."""
+_LEAST_VARIANCE = 1e-6
+_MOST_CORRELATION = 0.999
 
 
 class VectorEncoder(eqx.Module):
@@ -41,44 +46,48 @@ class VectorEncoder(eqx.Module):
             num_features: length of the result.
             key: random key of the initial weights.
         """
-        keys = jax.random.split(key)
-        self.layers = eqx.nn.Linear(size, width, key=keys[0]), eqx.nn.Linear(width, num_features, key=keys[1])
+        self.layers = _perceptron([size, width, num_features], jax.random.split(key))
 
     def __call__(self, observation: Encoded) -> Float[Array, " features"]:
         """The features of one observation."""
-        first, second = self.layers
-        return second(jax.nn.silu(first(_flat(observation))))
+        return _applied(self.layers, _flat(observation))
 
 
 class SetEncoder(eqx.Module):
     """A function of exchangeable parts, whatever their order and number.
 
-    Layers that see a part beside the mean of all, ``h_i <- silu(A h_i + B mean_j h_j + c)``, then
-    ``g(mean_i h_i, log(1 + n))``. Parts of which nothing is there do not count.
+    It adds two sets of features: those of the parts' moments (means, logarithms of standard deviations, and for parts
+    of up to eight numbers correlations), which are all that there is to know of normal parts; and those of layers that
+    see a part beside the mean of all, ``h_i <- silu(A h_i + B mean_j h_j + c)``, then ``g(mean_i h_i, log(1 + n))``.
+    Parts of which nothing is there do not count, and what is missing counts as 0 in moments.
 
     Source: Zaheer et al. 2017, arXiv 1703.06114, theorem 2 and eq. 4.
 
     Attributes:
         each: the layers that see one part and the mean of all.
         pooled: the layers that see the mean of all and their number.
+        of_moments: the layers that see the moments and the number.
     """
 
     each: tuple[eqx.nn.Linear, ...]
     pooled: tuple[eqx.nn.Linear, ...]
+    of_moments: tuple[eqx.nn.Linear, ...]
 
     def __init__(self, size: int, width: int, num_features: int, *, key: Array) -> None:
         """Make an encoder.
 
         Arguments:
             size: the numbers of one part that it sees, those that tell which are missing among them.
-            width: width of the hidden layers.
+            width: width of the layers of moments; the others have half of it.
             num_features: length of the result.
             key: random key of the initial weights.
         """
-        keys = jax.random.split(key, _SET_LAYERS + 2)
-        sizes = [size] + [width] * (_SET_LAYERS - 1)
-        self.each = tuple(eqx.nn.Linear(2 * n, width, key=k) for n, k in zip(sizes, keys, strict=False))
-        self.pooled = eqx.nn.Linear(width + 1, width, key=keys[-2]), eqx.nn.Linear(width, num_features, key=keys[-1])
+        keys = jax.random.split(key, _SET_LAYERS + 5)
+        narrow = max(width // 2, 1)
+        sizes = [size] + [narrow] * (_SET_LAYERS - 1)
+        self.each = tuple(eqx.nn.Linear(2 * n, narrow, key=k) for n, k in zip(sizes, keys, strict=False))
+        self.pooled = _perceptron([narrow + 1, narrow, num_features], keys[_SET_LAYERS:])
+        self.of_moments = _perceptron([_num_moments(size) + 1, width, width, num_features], keys[_SET_LAYERS + 2 :])
 
     def __call__(self, observation: Encoded) -> Float[Array, " features"]:
         """The features of one observation."""
@@ -90,12 +99,43 @@ class SetEncoder(eqx.Module):
             hidden, counts = jnp.concatenate([hidden, present], axis=1), present.max(axis=1)
         total = counts.sum()
         shares = counts / jnp.maximum(total, 1)
+        moments = _moments(hidden, shares)
         for layer in self.each:
             own, others = jnp.split(layer.weight, 2, axis=1)
             assert layer.bias is not None
             hidden = jax.nn.silu(hidden @ own.T + others @ (shares @ hidden) + layer.bias)
-        first, second = self.pooled
-        return second(jax.nn.silu(first(jnp.append(shares @ hidden, jnp.log1p(total)))))
+        size = jnp.log1p(total)
+        return _applied(self.pooled, jnp.append(shares @ hidden, size)) + _applied(
+            self.of_moments, jnp.append(moments, size)
+        )
+
+
+def _perceptron(sizes: list[int], keys: Array) -> tuple[eqx.nn.Linear, ...]:
+    return tuple(eqx.nn.Linear(m, n, key=k) for m, n, k in zip(sizes, sizes[1:], keys, strict=False))
+
+
+def _applied(layers: tuple[eqx.nn.Linear, ...], x: Array) -> Array:
+    for layer in layers[:-1]:
+        x = jax.nn.silu(layer(x))
+    return layers[-1](x)
+
+
+def _num_moments(size: int) -> int:
+    return 2 * size + (size * (size - 1) // 2 if size <= _MOST_CORRELATED else 0)
+
+
+def _moments(parts: Array, shares: Array) -> Array:
+    """Means, logarithms of standard deviations and, of few numbers, transformed correlations."""
+    mean = shares @ parts
+    apart = parts - mean
+    size = parts.shape[1]
+    if size > _MOST_CORRELATED:
+        return jnp.concatenate([mean, 0.5 * jnp.log(shares @ apart**2 + _LEAST_VARIANCE)])
+    covariance = (apart.T * shares) @ apart + _LEAST_VARIANCE * jnp.eye(size, dtype=parts.dtype)
+    spread = jnp.sqrt(jnp.diag(covariance))
+    above = np.triu_indices(size, 1)
+    correlations = (covariance / spread / spread[:, None])[above]
+    return jnp.concatenate([mean, jnp.log(spread), jnp.arctanh(_MOST_CORRELATION * correlations)])
 
 
 def _flat(observation: Encoded) -> Array:

@@ -18,14 +18,16 @@ _NUM_FEATURES = 64
 class PosteriorNetwork(eqx.Module):
     """A network (x, log sigma, observation) -> vector like x.
 
-    An encoder makes features of the observation; together with those of the noise level they scale and shift every
-    residual block, and they stand beside x at the first layer.
+    An encoder makes features of the observation; together with those of the noise level they scale and shift the first
+    layer and every residual block, and they stand beside x at the first layer. Scaling the first layer lets a network
+    look closely at a place that moves with the observation.
 
     Attributes:
         features: the features of the noise level.
         embed: their embedding.
         encoder: observation -> features.
         lift: the first layer.
+        focus: its scales and shifts.
         blocks: the residual blocks.
         project: the last layer.
 
@@ -41,6 +43,7 @@ class PosteriorNetwork(eqx.Module):
     embed: eqx.nn.Linear
     encoder: VectorEncoder | SetEncoder
     lift: eqx.nn.Linear
+    focus: eqx.nn.Linear
     blocks: tuple[FiLMBlock, ...]
     project: eqx.nn.Linear
 
@@ -68,19 +71,21 @@ class PosteriorNetwork(eqx.Module):
             outputs: length of the result, by default that of x.
             key: random key of the initial weights.
         """
-        keys = jax.random.split(key, depth + 4)
+        keys = jax.random.split(key, depth + 5)
         self.features = NoiseLevelFeatures()
         self.embed = eqx.nn.Linear(self.features.num_features, _NOISE_WIDTH, key=keys[0])
         self.encoder = make_encoder(shape, _NUM_FEATURES, exchangeable, has_gaps, width, keys[3])
         self.lift = eqx.nn.Linear(dimension + _NUM_FEATURES, width, key=keys[1])
-        self.blocks = tuple(FiLMBlock(width, _NOISE_WIDTH + _NUM_FEATURES, key=k) for k in keys[4:])
+        self.focus = eqx.nn.Linear(_NOISE_WIDTH + _NUM_FEATURES, 2 * width, key=keys[4])
+        self.blocks = tuple(FiLMBlock(width, _NOISE_WIDTH + _NUM_FEATURES, key=k) for k in keys[5:])
         self.project = zeroed(eqx.nn.Linear(width, dimension if outputs is None else outputs, key=keys[2]))
 
     def __call__(self, x: Float[Array, " d"], log_sigma: Float[Array, ""], condition: Encoded) -> Float[Array, " d"]:
         """The network's output at one point, noise level and observation."""
         told = self.encoder(condition)
         features = jax.nn.silu(jnp.concatenate([self.embed(self.features(log_sigma)), told]))
-        hidden = self.lift(jnp.concatenate([x, told]))
+        log_scale, shift = jnp.split(self.focus(features), 2)
+        hidden = jnp.exp(log_scale) * self.lift(jnp.concatenate([x, told])) + shift
         for block in self.blocks:
             hidden = block(hidden, features)
         return self.project(jax.nn.silu(hidden))

@@ -28,14 +28,14 @@ from scoresample.workflows._encoding import Encoding, Observation, make_encoding
 _HELD_OUT = 0.1
 _FEWEST_SIMULATIONS = 100
 _MEAN_EPOCHS = 60
-_SETTINGS: dict[str, Any] = {"sigma_range": (0.003, 20.0)}
+_SETTINGS: dict[str, Any] = {"sigma_range": (0.003, 20.0), "batch_size": 64}
 _BATCH = 4096
 """Simulations at a time."""
 _FIRST_SIMULATIONS = 20_000
 """Of a training with fresh simulations: those that its coordinates are made of, ..."""
 _FRESH_SIMULATIONS = 20_000
 """... and those of every epoch."""
-_PILOT_SHARE = 0.15
+_PILOT_SHARE = 0.1
 """Of the epochs, for each of the two coordinates between which held-out simulations choose ..."""
 _MOST_PILOT_POINTS = 1024
 """... so many of them."""
@@ -167,7 +167,7 @@ def fit_posterior(
     coordinates: Coordinates = "best",
     width: int = 128,
     depth: int = 3,
-    num_epochs: int = 200,
+    num_epochs: int = 150,
     process: AbstractNoiseProcess | None = None,
     **settings: Any,
 ) -> AmortisedPosterior:

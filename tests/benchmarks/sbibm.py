@@ -198,6 +198,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="one cheap task, one observation")
     args = parser.parse_args()
+    args.cache = str(Path(args.cache) / f"{args.simulations}-{args.draws}")
     if args.quick:
         args.tasks, args.observations, args.informed = ["gaussian_linear"], [1], [False]
         args.cache = tempfile.mkdtemp()
