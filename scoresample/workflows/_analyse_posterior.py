@@ -253,9 +253,12 @@ class _Evidence:
         )
         distance = found.total_variation
         check = Check("certificate: total variation as drawn", distance, float("nan"), not refused, cause, remedy)
-        # Weights and moves have mended what these are about.
-        others = found.checks if refused else [replace(each, severity="warn") for each in found.checks]
-        return [check, *others]
+        if refused:
+            return [check, *found.checks]
+        if found.verdict == "use polished":
+            return [check, *(replace(each, severity="warn") for each in found.checks)]
+        # What is wrong with the draws as they came is mended by their weights: the certificate has judged it.
+        return [check, *(each for each in found.checks if each.passed)]
 
     def _unweighed(self) -> list[Check]:
         cause = (

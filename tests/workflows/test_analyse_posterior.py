@@ -211,6 +211,19 @@ def test_a_certificate_that_missed_something_is_contradicted_by_nuts(
     assert "a check failed that weights cannot see" in found.headline
 
 
+def test_what_weights_have_mended_is_no_reproach(
+    posterior: ss.AmortisedPosterior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = ss.sample(posterior.given(DATA), ss.WithDensity(), key=jax.random.key(5), num_samples=600, num_chains=1)
+    weighted = ss.reweight(learned, posterior.density(DATA))
+    apart = Check("total variation", 0.2, 0.05, False, "The draws differ.", "Weigh them.", "warn")
+    monkeypatch.setattr(module, "certify", certified_as("use weighted", draws=weighted, checks=[apart]))
+    found = ss.analyse_posterior(posterior, DATA, key=jax.random.key(1), calibration=0, nuts=False, **QUICK)
+    assert found.verdict.level == "use", str(found)
+    assert found.name == "learned posterior, weighted"
+    assert found.headline.startswith("Use the draws with their weights")
+
+
 def test_a_refusal_needs_no_other_check(posterior: ss.AmortisedPosterior, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "certify", certified_as("do not use", checks=[]))
     found = ss.analyse_posterior(posterior, DATA, key=jax.random.key(1), calibration=0, nuts=False, **QUICK)
