@@ -99,7 +99,9 @@ from scoresample.wavelets import perturb_wavelets as perturb_wavelets
 from scoresample.workflows import AmortisedPosterior as AmortisedPosterior
 from scoresample.workflows import Calibration as Calibration
 from scoresample.workflows import Certificate as Certificate
+from scoresample.workflows import PosteriorAnalysis as PosteriorAnalysis
 from scoresample.workflows import SamplingPlan as SamplingPlan
+from scoresample.workflows import analyse_posterior as analyse_posterior
 from scoresample.workflows import calibrate as calibrate
 from scoresample.workflows import certify as certify
 from scoresample.workflows import compare_samplers as compare_samplers

@@ -1,4 +1,4 @@
-"""The command line: ``scoresample compare`` and ``scoresample samplers``."""
+"""The command line: ``scoresample compare``, ``scoresample posterior`` and ``scoresample samplers``."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ import jax
 
 from scoresample._version import __version__
 from scoresample.cli._models import BUILT_IN, load_model
+from scoresample.cli._posterior import add_posterior, run_posterior
 from scoresample.inference import SamplingError
 from scoresample.samplers import (
     AbstractHamiltonian,
@@ -25,12 +26,14 @@ _DEFAULT_SAMPLERS = "nuts,reverse-sde,probability-flow,predictor-corrector,annea
 _USER_ERROR, _RUN_FAILED = 2, 1
 
 _DESCRIPTION = """\
-Sample a posterior with several samplers and write one report that says which of them can be trusted.
+Sample a posterior, or learn the posteriors of a simulator, and write one report that says what can be trusted.
 
 examples:
   scoresample compare eight_schools --out report/
   scoresample compare mixture --samplers nuts,reverse-sde --out report/
   scoresample compare my_model.py:posterior --samplers nuts,hmc --out report/
+  scoresample posterior two_moons --out report/
+  scoresample posterior my_simulator.py:simulator --observed data.npz --out report/
   scoresample samplers
 """
 
@@ -86,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (%(default)s)")
     compare.add_argument("--save-draws", action="store_true", help="also write each run as DIR/draws/NAME.nc")
     compare.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_posterior(commands)
     commands.add_parser("samplers", help="list the samplers", description="List the samplers by name.")
     return parser
 
@@ -104,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(samplers_table())
         return 0
     try:
-        return _compare(options)
+        return run_posterior(options) if options.command == "posterior" else _compare(options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if options.debug:
             raise

@@ -2,7 +2,7 @@
 
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from jaxtyping import Array
 from numpyro import handlers
 
 from scoresample.paths import AbstractScorePath
-from scoresample.scores import AbstractScore, GaussianMixture, from_numpyro
+from scoresample.scores import AbstractScore, AbstractSimulator, GaussianMixture, from_numpyro
 
-_EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
-_STANDARD_ERRORS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
+EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
+STANDARD_ERRORS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
+"""Rubin's schools: estimated effects of coaching, and their standard errors."""
 
 
 class UnknownModel(ValueError):
@@ -30,12 +31,12 @@ def eight_schools() -> AbstractScore:
     def model(effects: Array, standard_errors: Array) -> None:
         mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
         tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
-        with numpyro.plate("schools", len(_EFFECTS)):
+        with numpyro.plate("schools", len(EFFECTS)):
             theta_trans = numpyro.sample("theta_trans", dist.Normal(0.0, 1.0))
             theta = numpyro.deterministic("theta", mu + tau * theta_trans)
             numpyro.sample("effects", dist.Normal(theta, standard_errors), obs=effects)
 
-    return from_numpyro(model, (jnp.array(_EFFECTS), jnp.array(_STANDARD_ERRORS)))
+    return from_numpyro(model, (jnp.array(EFFECTS), jnp.array(STANDARD_ERRORS)))
 
 
 def mixture() -> AbstractScore:
@@ -67,10 +68,26 @@ def load_model(name: str) -> AbstractScore | AbstractScorePath:
     """
     if name in BUILT_IN:
         return BUILT_IN[name]()
+    return _target_of(function_named(name, BUILT_IN), name)
+
+
+def function_named(name: str, built_in: Iterable[str]) -> Any:
+    """What stands under a name in a Python file, which runs.
+
+    Arguments:
+        name: ``path/to/file.py:function``.
+        built_in: the names that need no file, for the message.
+
+    Returns:
+        A function, or anything else that can be called.
+
+    Raises:
+        UnknownModel: if there is no such model, file or function.
+    """
     file, colon, function_name = name.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise UnknownModel(
-            f"there is no model '{name}'. Built-in models: {', '.join(BUILT_IN)}. Your own: path/to/file.py:function."
+            f"there is no model '{name}'. Built-in models: {', '.join(built_in)}. Your own: path/to/file.py:function."
         )
     path = Path(file)
     if not path.is_file():
@@ -81,17 +98,22 @@ def load_model(name: str) -> AbstractScore | AbstractScorePath:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     function = getattr(module, function_name, None)
-    if not callable(function):
+    if not callable(function) and not isinstance(function, AbstractSimulator):
         names = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == module.__name__]
         raise UnknownModel(f"'{path}' has no function '{function_name}'. It has: {', '.join(names) or 'none'}.")
-    return _target_of(function, name)
+    return function
+
+
+def needed_arguments(function: Callable[..., Any]) -> list[str]:
+    """The arguments that have no value of their own."""
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def _target_of(function: Callable[..., Any], name: str) -> AbstractScore | AbstractScorePath:
     if isinstance(function, AbstractScore | AbstractScorePath):
         return function
-    parameters = inspect.signature(function).parameters.values()
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = needed_arguments(function)
     if needed:
         raise UnknownModel(
             f"'{name}' needs the arguments {', '.join(needed)}. Give a function without arguments, for example one "

@@ -78,12 +78,12 @@ class Comparison:
         """The verdicts and the table, for a terminal."""
         lines = [self.title, "=" * len(self.title), ""]
         for name, verdict in self.verdicts.items():
-            lines += _text_verdict(f"{name}{' (reference)' if name == self.reference else ''}", verdict)
+            lines += verdict_lines(f"{name}{' (reference)' if name == self.reference else ''}", verdict)
         lines += ["", _text_table(self.table), "", *self.notes]
         if self.score_verdicts:
             lines += ["", "Learned scores", "--------------"]
         for name, verdict in self.score_verdicts.items():
-            lines += _text_verdict(name, verdict)
+            lines += verdict_lines(name, verdict)
             if name in self.scores:
                 health = self.scores[name]
                 lines += [] if health.record is None else [f"  Training: {health.record}"]
@@ -164,7 +164,7 @@ class Comparison:
         return target
 
 
-def _text_verdict(name: str, verdict: Verdict) -> list[str]:
+def verdict_lines(name: str, verdict: Verdict) -> list[str]:
     """A verdict with every cause and remedy, as lines."""
     lines = [f"{name}: {verdict}"]
     for place, (cause, remedy) in enumerate(verdict.reasons):

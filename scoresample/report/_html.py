@@ -45,27 +45,36 @@ def render(comparison: Comparison) -> str:
     Returns:
         A page in one piece: styles and figures are inside it.
     """
-    environment = Environment(
+    columns = shown_columns(comparison.table, (*BUDGET_COLUMNS, *MEMORISATION_COLUMNS))
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            comparison=comparison,
+            columns=columns,
+            cells={name: [shown(comparison.table, name, column) for column in columns] for name in comparison.verdicts},
+            figures=_figures(comparison),
+            learned=_learned(comparison),
+            terms={name: term_rows(budget) for name, budget in comparison.budgets.items()},
+            copies=_copies(comparison),
+            fields=_fields(comparison),
+            summaries={name: _summary(run, comparison.deviations.get(name)) for name, run in comparison.runs.items()},
+            settings={name: settings_of(run) for name, run in comparison.runs.items()},
+        )
+    )
+
+
+def environment() -> Environment:
+    """The templates, as all reports read them."""
+    templates = Environment(
         loader=PackageLoader("scoresample.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["human"] = human
-    columns = shown_columns(comparison.table, (*BUDGET_COLUMNS, *MEMORISATION_COLUMNS))
-    return environment.get_template("report.html").render(
-        comparison=comparison,
-        columns=columns,
-        cells={name: [shown(comparison.table, name, column) for column in columns] for name in comparison.verdicts},
-        figures=_figures(comparison),
-        learned=_learned(comparison),
-        terms={name: term_rows(budget) for name, budget in comparison.budgets.items()},
-        copies=_copies(comparison),
-        fields=_fields(comparison),
-        summaries={name: _summary(run, comparison.deviations.get(name)) for name, run in comparison.runs.items()},
-        settings={name: _settings(run) for name, run in comparison.runs.items()},
-    )
+    templates.filters["human"] = human
+    return templates
 
 
 def _figures(comparison: Comparison) -> list[dict[str, Any]]:
@@ -76,7 +85,7 @@ def _figures(comparison: Comparison) -> list[dict[str, Any]]:
 
     def add(name: str, heading: str, caption: str, figure: Any) -> None:
         if figure is not None:
-            figures.append(_drawn(name, heading, f"{heading}: {names}.", caption, figure))
+            figures.append(drawn(name, heading, f"{heading}: {names}.", caption, figure))
 
     add(
         "modes",
@@ -104,7 +113,8 @@ def _figures(comparison: Comparison) -> list[dict[str, Any]]:
     return figures
 
 
-def _drawn(name: str, heading: str, subject: str, caption: str, figure: Figure) -> dict[str, Any]:
+def drawn(name: str, heading: str, subject: str, caption: str, figure: Figure) -> dict[str, Any]:
+    """A figure with its heading and caption, as templates show it."""
     svg = inline_svg(figure, name=name, alt=f"{subject} {caption}")
     return {"heading": heading, "caption": caption, "svg": Markup(svg), "width": round(figure.get_figwidth() * 72)}
 
@@ -120,7 +130,7 @@ def _learned(comparison: Comparison) -> list[dict[str, Any]]:
             if figure is None:
                 words.append((heading, text))
             else:
-                figures.append(_drawn(f"manifold{number}-{place}", heading, f"{heading} of {name}.", text, figure))
+                figures.append(drawn(f"manifold{number}-{place}", heading, f"{heading} of {name}.", text, figure))
         parts.append(
             {
                 "name": name,
@@ -143,11 +153,11 @@ def _health_figures(number: int, name: str, health: ScoreHealth) -> list[dict[st
         "the Gaussian or the draws."
     )
     heading = "By noise level"
-    figures = [_drawn(f"health{number}", heading, f"{name} by noise level.", caption, health_figure(health))]
+    figures = [drawn(f"health{number}", heading, f"{name} by noise level.", caption, health_figure(health))]
     if health.record is not None:
         caption = "Left: the loss in training and on held-out points. Right: the latter in bands of noise levels."
         figure = training_figure(health.record)
-        figures.append(_drawn(f"training{number}", "Training", f"Training of {name}.", caption, figure))
+        figures.append(drawn(f"training{number}", "Training", f"Training of {name}.", caption, figure))
     return figures
 
 
@@ -161,7 +171,7 @@ def _copies(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
     heading = "Distances to the training set"
     return {
         name: [
-            _drawn(
+            drawn(
                 f"memorisation{number}",
                 heading,
                 f"{heading}: {name}.",
@@ -192,8 +202,8 @@ def _fields(comparison: Comparison) -> dict[str, Any] | None:
         "every field over its sites."
     ) + (" The reference is dashed on the left, shaded on the right." if against else "")
     figures = [
-        _drawn("spectrum", "Power spectrum", f"Power spectrum of {names}.", spectra, spectrum_figure(comparison)),
-        _drawn(
+        drawn("spectrum", "Power spectrum", f"Power spectrum of {names}.", spectra, spectrum_figure(comparison)),
+        drawn(
             "correlation",
             "Two-point function and mean",
             f"Fields of {names}.",
@@ -251,7 +261,7 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else human(float(value), 4)
 
 
-def _settings(run: RunStatistics) -> dict[str, str]:
+def settings_of(run: RunStatistics) -> dict[str, str]:
     """Attributes of the run, its own settings spelled out."""
     return {name: _readable(value) for name, value in run.draws.attributes.items()}
 

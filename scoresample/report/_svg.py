@@ -42,6 +42,8 @@ def inline_svg(figure: Figure, *, name: str, alt: str) -> str:
     """
     for axes in figure.axes:
         _style(axes)
+    for words in figure.texts:
+        words.set_color(INK)
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))

@@ -1,5 +1,6 @@
 """The table of a comparison: one row a run, one column a statistic."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any
@@ -151,7 +152,16 @@ def shown(table: pd.DataFrame, run: str, column: Column) -> tuple[str, str]:
         run: name of the row.
         column: the column.
     """
-    row = table.to_dict(orient="index")[run]
+    return cell(table.to_dict(orient="index")[run], column)
+
+
+def cell(row: Mapping[Any, Any], column: Column) -> tuple[str, str]:
+    """A cell of one row as people write it, and what stands below it.
+
+    Arguments:
+        row: the row, by name of the column.
+        column: the column.
+    """
     value = _written(row[column.name], column.digits)
     below = {name: _written(row[name], 2) for name in _fields(column)}
     if value == NOTHING or NOTHING in below.values() or below == {"chains": "1"}:

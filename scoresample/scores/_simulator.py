@@ -50,6 +50,11 @@ class AbstractSimulator(eqx.Module):
         """Whether the prior is the standard normal law in all of u."""
         return all(self.sites.normal)
 
+    @property
+    @abc.abstractmethod
+    def observed_name(self) -> str | None:
+        """The name of an observation that is one array and has one, or None."""
+
     @abc.abstractmethod
     def has_likelihood(self) -> bool:
         """Whether the density of observations is known."""
@@ -185,6 +190,11 @@ class NumPyroSimulator(AbstractSimulator):
     sites: Sites
     observation: Any
 
+    @property
+    def observed_name(self) -> str | None:
+        """The observed site, where there is one."""
+        return self.observed[0] if len(self.observed) == 1 else None
+
     def has_likelihood(self) -> bool:
         """A model knows its densities."""
         return True
@@ -280,6 +290,11 @@ class FunctionSimulator(AbstractSimulator):
     bare: bool = eqx.field(static=True)
     sites: Sites
     observation: Any
+
+    @property
+    def observed_name(self) -> str | None:
+        """None: functions name what they return themselves."""
+        return None
 
     def has_likelihood(self) -> bool:
         """Whether there is a density of observations."""

@@ -1,5 +1,6 @@
 """Workflows: what needs training, sampling and comparing together."""
 
+from scoresample.workflows._analyse_posterior import analyse_posterior as analyse_posterior
 from scoresample.workflows._calibrate import calibrate as calibrate
 from scoresample.workflows._calibration import Calibration as Calibration
 from scoresample.workflows._certify import Certificate as Certificate
@@ -12,5 +13,6 @@ from scoresample.workflows._pilot import fit_score_to_density as fit_score_to_de
 from scoresample.workflows._plan import SamplingPlan as SamplingPlan
 from scoresample.workflows._plan import plan as plan
 from scoresample.workflows._polish import polish as polish
+from scoresample.workflows._posterior_analysis import PosteriorAnalysis as PosteriorAnalysis
 from scoresample.workflows._posterior_predictive import posterior_predictive_check as posterior_predictive_check
 from scoresample.workflows._reweight import reweight as reweight
