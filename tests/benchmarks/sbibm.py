@@ -1,13 +1,14 @@
 """Posteriors from simulators, beside the reference draws of the benchmark of simulation-based inference.
 
-Run it as `python -m tests.benchmarks.sbibm [--simulations N] [--tasks A,B] [--observations 1,2,3,4,5]
+Run it as `python -m tests.benchmarks.sbibm [--simulations N] [--small N] [--tasks A,B] [--observations 1,2,3,4,5]
 [--informed free,informed] [--draws N] [--quick] [--cache FOLDER] [--json FILE] [--out FOLDER]`. It needs the extra
 `bench` (the package `sbibm-jax`).
 
 Every task is trained twice with the default settings: from simulations alone, and with the gradient of the likelihood
 ("informed"). C2ST is that of the benchmark: 10,000 draws against 10,000 reference draws, on inputs scaled by the
 reference. Corrected draws are those that the certificate says to use, by weights or by moves that leave the exact
-posterior invariant. Cells are kept in the cache as they are made, so an interrupted run goes on. Nothing is chosen by
+posterior invariant. A second training on `--small` simulations gives worse posteriors for the certificates to judge:
+none may say "use" of draws that a classifier tells apart. Cells are kept in the cache as they are made, so an interrupted run goes on. Nothing is chosen by
 the references. The exit status is 1 if a goal fails.
 """
 
@@ -41,8 +42,12 @@ INFORMED_GOALS = {"bernoulli_glm": 0.56, "slcp": 0.65}
 CORRECTED_GOAL = 0.52
 TRAINING_GOAL, DRAWING_GOAL = 180.0, 1.5
 NUM_DRAWS = 10_000
+HONEST_GOAL, MISLED = 0.53, 0.6
+FEWEST_PAIRS = 40
+"""Certificates: largest C2ST under "use", the one at which "use" is a lie, and how many must be looked at."""
 CORRECTED_OBSERVATIONS = (1, 2)
 USABLE = ("use", "use weighted", "use polished")
+VERDICTS = (*USABLE, "do not use")
 
 
 def reference(task: str, observation: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +69,9 @@ def name_of(task: str, informed: bool) -> str:
     return f"{task}_{'informed' if informed else 'free'}"
 
 
-def train_and_draw(task: str, informed: bool, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+def train_and_draw(
+    task: str, informed: bool, observations: list[int], folder: Path, args: argparse.Namespace
+) -> dict[str, Any]:
     """Train, draw under all observations, certify under some, and keep the draws beside the cell."""
     made = TASKS[task]()
     started = time.process_time()
@@ -78,7 +85,7 @@ def train_and_draw(task: str, informed: bool, folder: Path, args: argparse.Names
     )
     result: dict[str, Any] = {"training": time.process_time() - started, "observations": {}}
     sampler = ss.ProbabilityFlowODE(num_steps=20, solver="dpm-solver++2m")
-    for observation in args.observations:
+    for observation in observations:
         x, _ = reference(task, observation)
         path, key = posterior.given(x), jax.random.key(100 + observation)
         settings: dict[str, Any] = {"key": key, "num_samples": args.draws, "num_chains": 1, "progress": False}
@@ -114,25 +121,53 @@ def scored(task: str, informed: bool, observation: int, folder: Path, args: argp
         return {kind: c2st(exact[: args.draws], arrays[kind]) for kind in arrays.files}
 
 
-def cells(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Everything that was asked for, from the cache or made now."""
-    folder = Path(args.cache)
+def cells(simulations: int, observations: list[int], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Everything at one budget, from the cache or made now."""
+    args = argparse.Namespace(**vars(args) | {"simulations": simulations})
+    folder = Path(args.cache) / f"{simulations}-{args.draws}"
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for task in args.tasks:
         for informed in args.informed:
             name = name_of(task, informed)
-            run = cached(folder, name, lambda t=task, i=informed: train_and_draw(t, i, folder, args))
-            for observation in args.observations:
+            run = cached(folder, name, lambda t=task, i=informed: train_and_draw(t, i, observations, folder, args))
+            for observation in observations:
                 score = cached(
                     folder,
                     f"{name}_{observation}_c2st",
                     lambda t=task, i=informed, o=observation: scored(t, i, o, folder, args),
                 )
-                cell = {"task": task, "informed": informed, "observation": observation, **score}
+                cell = {
+                    "task": task, "informed": informed, "observation": observation, "simulations": simulations, **score
+                }  # fmt: skip
                 found.append(cell | {"training": run["training"]} | run["observations"][str(observation)])
                 print(json.dumps(found[-1]), flush=True)
     return found
+
+
+def honesty(found: list[dict[str, Any]]) -> tuple[str, bool]:
+    """All certificates beside C2ST: a line for each verdict and budget, and whether none is misled."""
+    certified = [cell for cell in found if "verdict" in cell]
+    lines = []
+    for simulations in sorted({cell["simulations"] for cell in certified}):
+        for verdict in VERDICTS:
+            of = [c for c in certified if (c["simulations"], c["verdict"]) == (simulations, verdict)]
+            if of:
+                mended = max(c["corrected"] for c in of) if verdict in USABLE else float("nan")
+                lines.append(
+                    [f"{simulations:,}", verdict, str(len(of)), f"{min(c['raw'] for c in of):.3f}"]
+                    + [f"{max(c['raw'] for c in of):.3f}", f"{mended:.3f}"]
+                )
+    used = [cell["raw"] for cell in certified if cell["verdict"] == "use"]
+    holds = all(value <= HONEST_GOAL for value in used)
+    enough = len(certified) >= FEWEST_PAIRS
+    text = (
+        f'{len(certified)} certificates{"" if enough else " (**fewer than meant**)"}; {len(used)} say "use", '
+        f"{sum(value > HONEST_GOAL for value in used)} of them of draws with C2ST above {HONEST_GOAL:g}, "
+        f"{sum(value > MISLED for value in used)} above {MISLED:g}."
+    )
+    header = ["simulations", "verdict", "pairs", "least C2ST as drawn", "largest", "largest after correction"]
+    return f"{text}\n\n{table(header, lines)}", holds and enough
 
 
 def rows(found: list[dict[str, Any]]) -> tuple[list[list[str]], bool]:
@@ -189,6 +224,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=10_000)
+    parser.add_argument("--small", type=int, default=1_000, help="of the certificates' second trainings, 0 for none")
     parser.add_argument("--tasks", type=lambda text: text.split(","), default=list(TASKS))
     parser.add_argument("--observations", type=lambda t: [int(n) for n in t.split(",")], default=[1, 2, 3, 4, 5])
     parser.add_argument("--informed", type=lambda t: [k == "informed" for k in t.split(",")], default=[False, True])
@@ -198,13 +234,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="one cheap task, one observation")
     args = parser.parse_args()
-    args.cache = str(Path(args.cache) / f"{args.simulations}-{args.draws}")
     if args.quick:
         args.tasks, args.observations, args.informed = ["gaussian_linear"], [1], [False]
-        args.cache = tempfile.mkdtemp()
-    found = cells(args)
+        args.cache, args.small = tempfile.mkdtemp(), 0
+        args.out = args.out or Path(tempfile.mkdtemp())
+    found = cells(args.simulations, args.observations, args)
     lines, holds = rows(found)
-    keep("sbibm", "Posteriors from simulators", table(HEADER, lines), out=args.out)
+    parts = [f"{args.simulations:,} simulations, {args.draws:,} draws of each posterior.", table(HEADER, lines)]
+    if args.small:
+        found += cells(args.small, [o for o in args.observations if o in CORRECTED_OBSERVATIONS], args)
+        text, honest = honesty(found)
+        holds, parts = holds and honest, [*parts, "## Are the certificates honest?", text]
+    keep("sbibm", "Posteriors from simulators", *parts, out=args.out)
     if args.json:
         Path(args.json).write_text(json.dumps(found))
     sys.exit(0 if holds else 1)
