@@ -1,11 +1,11 @@
 """Are learned posteriors calibrated under the default sampler, and are wrong ones caught?
 
-Run it as `python -m tests.benchmarks.calibration [--tasks A,B] [--simulations N] [--quick] [--json FILE] [--out FOLDER]`.
-It needs the extra `bench`.
+Run it as `python -m tests.benchmarks.calibration [--tasks A,B] [--simulations N] [--quick] [--json FILE]
+[--out FOLDER]`. It needs the extra `bench`.
 
 Two tasks of the benchmark of simulation-based inference are learned with default settings and calibrated on fresh
-simulations; then the same posteriors with draws 30% too far from their centre, and with draws shifted by half a standard
-deviation of what a regression leaves over. The exit status is 1 if a learned one fails or a wrong one passes.
+simulations; then the same posteriors with draws 30% too far from their centre, and with draws shifted by half a
+standard deviation of what a regression leaves over. The exit status is 1 if a learned one fails or a wrong one passes.
 """
 
 import argparse
@@ -88,10 +88,15 @@ def main() -> None:
             holds = holds and right
             found.append({"task": task, "posterior": kind, "failed": failed, "seconds": result.seconds})
             print(result, flush=True)
-            of = {word: sum(word in name for name in failed) for word in ("rank", "coverage", "TARP")}
+            of = {word: sum(word in name for name in failed) for word in ("SBC", "coverage", "TARP")}
             lines.append(
-                [task, kind, *(str(n) if n else "passed" for n in of.values()), f"{result.seconds:.0f}"]
-                + ["" if right else "**wrong**"]
+                [
+                    task,
+                    kind,
+                    *(str(n) if n else "passed" for n in of.values()),
+                    f"{result.seconds:.0f}",
+                    "" if right else "**wrong**",
+                ]
             )
     text = (
         f"Default training and sampler, {args.simulations:,} fresh simulations each. Too wide: draws {STRETCH:g} times "

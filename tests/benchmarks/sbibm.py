@@ -8,8 +8,8 @@ Every task is trained twice with the default settings: from simulations alone, a
 ("informed"). C2ST is that of the benchmark: 10,000 draws against 10,000 reference draws, on inputs scaled by the
 reference. Corrected draws are those that the certificate says to use, by weights or by moves that leave the exact
 posterior invariant. A second training on `--small` simulations gives worse posteriors for the certificates to judge:
-none may say "use" of draws that a classifier tells apart. Cells are kept in the cache as they are made, so an interrupted run goes on. Nothing is chosen by
-the references. The exit status is 1 if a goal fails.
+none may say "use" of draws that a classifier tells apart. Cells are kept in the cache as they are made, so an
+interrupted run goes on. Nothing is chosen by the references. The exit status is 1 if a goal fails.
 """
 
 import argparse
@@ -155,8 +155,14 @@ def honesty(found: list[dict[str, Any]]) -> tuple[str, bool]:
             if of:
                 mended = max(c["corrected"] for c in of) if verdict in USABLE else float("nan")
                 lines.append(
-                    [f"{simulations:,}", verdict, str(len(of)), f"{min(c['raw'] for c in of):.3f}"]
-                    + [f"{max(c['raw'] for c in of):.3f}", f"{mended:.3f}"]
+                    [
+                        f"{simulations:,}",
+                        verdict,
+                        str(len(of)),
+                        f"{min(c['raw'] for c in of):.3f}",
+                        f"{max(c['raw'] for c in of):.3f}",
+                        f"{mended:.3f}",
+                    ]
                 )
     used = [cell["raw"] for cell in certified if cell["verdict"] == "use"]
     holds = all(value <= HONEST_GOAL for value in used)
