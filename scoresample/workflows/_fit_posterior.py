@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.nn import Encoded, Held, InformedNetwork, MeanNetwork, PosteriorNetwork
+from scoresample.nn import DenoiserEnsemble, Encoded, Held, InformedNetwork, MeanNetwork, PosteriorNetwork
 from scoresample.paths import (
     AbstractNoiseProcess,
     AbstractScorePath,
@@ -66,20 +66,42 @@ class AmortisedPosterior(eqx.Module):
     def given(self, observation: Observation) -> CentredScore:
         """The perturbed score of the posterior under one observation, or under one for each particle of a run.
 
+        Where the simulator's observations are exchangeable parts, others may have fewer or more of them.
+
         Arguments:
-            observation: one observation; or many with a leading axis on every array, as many as there will be draws.
+            observation: one observation; or many, as many as there will be draws, in a list or with a leading axis on
+                every array. Sets in a list may differ in their number of parts.
 
         Raises:
             ValueError: if shapes do not fit those of the simulator, or numbers are missing that never were there.
         """
-        bare = jax.tree.structure(self.encoding.structure) == jax.tree.structure(0)
-        if bare and isinstance(observation, list | tuple):
-            observation = np.asarray(observation)
-        leaves, ones = jax.tree.leaves(observation), jax.tree.leaves(self.encoding.structure)
-        one = bool(leaves) and np.ndim(leaves[0]) == len(ones[0].shape)
-        many = jax.tree.map(lambda x: jnp.asarray(x)[None], observation) if one else observation
+        many, one = self.encoding.batch(observation)
         encoded = self.encoding(many)
-        return self.score.given(jax.tree.map(lambda x: x[0], encoded) if one else encoded)
+        score = self.score_of_parts(encoded)
+        return score.given(jax.tree.map(lambda x: x[0], encoded) if one else encoded)
+
+    def score_of_parts(self, encoded: Encoded) -> CentredScore:
+        """The conditional score for encoded observations of any number of parts."""
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), encoded)
+        return eqx.tree_at(_condition_structure, self.score, shapes)
+
+    def disagreement(self, observation: Observation, position: Array, sigma: float = 0.3) -> Array:
+        """How far the members of an ensemble are apart at a position, in units of the noise: a scalar.
+
+        Arguments:
+            observation: one observation.
+            position: one position.
+            sigma: the noise, in spreads of the coordinates in which the score was learned.
+
+        Raises:
+            ValueError: if there is one network alone.
+        """
+        score = self.given(observation)
+        if not isinstance(score.inner.fn, DenoiserEnsemble):
+            raise ValueError("`posterior` has one network. Train several: fit_posterior(..., num_members=3).")
+        assert score.inner.conditioning is not None
+        z = score.frame.to_standard(position)
+        return score.inner.fn.spread(z, jnp.asarray(sigma, z.dtype), score.inner.conditioning.value)
 
     def given_all(
         self,
@@ -97,7 +119,7 @@ class AmortisedPosterior(eqx.Module):
         [`combine_observations`][scoresample.combine_observations].
 
         Arguments:
-            observations: one or more, with a leading axis on every array.
+            observations: one or more, in a list or with a leading axis on every array.
             key: random key of the draws that find the width of each posterior.
             method: ``"gauss"``, ``"jac"`` or ``"fnpse"`` (for annealed Langevin).
             prior: the noised prior, or a `Gaussian` of positions; by default standard normal, which it is where all
@@ -118,12 +140,13 @@ class AmortisedPosterior(eqx.Module):
                 "`prior` is needed: not all parameters have quantile functions, so the prior is not standard normal in "
                 "these coordinates. Train a score of it: fit_score(posterior.simulate(key, 10_000)[0], key=key)."
             )
-        inner = eqx.tree_at(lambda s: s.constrain, self.score.inner, self.constrain)
-        return combine_observations(inner, self.encoding(observations), prior=prior, method=method, key=key, **settings)
+        encoded = self.encoding(self.encoding.batch(observations)[0])
+        inner = eqx.tree_at(lambda s: s.constrain, self.score_of_parts(encoded).inner, self.constrain)
+        return combine_observations(inner, encoded, prior=prior, method=method, key=key, **settings)
 
     def density(self, observation: Observation) -> DensityScore:
         """The exact posterior under one observation, where the simulator has a likelihood."""
-        return self.simulator.posterior_density(observation)
+        return self.simulator.posterior_density(self.encoding.completed(observation))
 
     def simulate(self, key: Array, num: int) -> tuple[Array, Observation]:
         """Parameters from the prior, in the coordinates of draws, and their observations."""
@@ -138,6 +161,11 @@ class AmortisedPosterior(eqx.Module):
     def record(self) -> Any:
         """The history of the training."""
         return self.score.record
+
+
+def _condition_structure(score: CentredScore) -> Any:
+    assert score.inner.conditioning is not None
+    return score.inner.conditioning.structure
 
 
 @eqx.filter_jit
@@ -197,7 +225,7 @@ def fit_posterior(
         model_kwargs: its keyword arguments, likewise.
         num_simulations: the budget; None for 20,000 fresh ones in every epoch, for simulators that cost little.
         exchangeable: whether the first axis of an observation holds independent parts that are alike, whose order tells
-            nothing. They may differ in number: pad with parts of NaN.
+            nothing. They may differ in number: let the simulator pad with parts of NaN.
         informed: show the network the gradient of the exact density. It needs a likelihood, and every evaluation of
             the score then takes one of its gradient. No likelihood-free inference any more.
         coordinates: ``"regression"``, residuals of a regression on the observation; ``"prior"``; or ``"best"``, which
@@ -206,7 +234,8 @@ def fit_posterior(
         depth: number of its residual blocks.
         num_epochs: passes over the simulations.
         process: the noise process, ``VP()`` by default.
-        **settings: further settings of [`fit_score`][scoresample.fit_score].
+        **settings: further settings of [`fit_score`][scoresample.fit_score]; with ``num_members=3`` the score is the
+            mean of three networks', and `disagreement` tells how far they are apart.
 
     Returns:
         The posteriors.
@@ -328,11 +357,11 @@ class _Training:
         sizes: dict[str, Any] = {**self.shape, "width": self.width, "depth": self.depth, "key": key}
         if not self.informed:
             return PosteriorNetwork(size, **sizes)
-        gradient = Held(_Gradient(self.joint, self.encoding, centre))
+        gradient = Held(PosteriorGradient(self.joint, self.encoding, centre))
         return InformedNetwork(PosteriorNetwork(2 * size, outputs=2 * size, **sizes), gradient)
 
 
-class _Gradient:
+class PosteriorGradient:
     """The gradient of the exact log posterior density in the coordinates of residuals."""
 
     def __init__(self, joint: AbstractSimulator, encoding: Encoding, centre: MeanNetwork) -> None:
