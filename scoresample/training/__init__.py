@@ -10,6 +10,7 @@ from scoresample.training._checkpoint import structure_content as structure_cont
 from scoresample.training._checkpoint import structure_from as structure_from
 from scoresample.training._checkpoint import tree_from as tree_from
 from scoresample.training._fit import fit_score as fit_score
+from scoresample.training._fit import held_out_rows as held_out_rows
 from scoresample.training._levels import Weighting as Weighting
 from scoresample.training._loss import LossName as LossName
 from scoresample.training._loss import denoising_loss as denoising_loss
