@@ -82,8 +82,12 @@ class AmortisedPosterior(eqx.Module):
 
     def score_of_parts(self, encoded: Encoded) -> CentredScore:
         """The conditional score for encoded observations of any number of parts."""
+        if encoded.values.shape[1:] == self.encoding.shape:
+            return self.score
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), encoded)
-        return eqx.tree_at(_condition_structure, self.score, shapes)
+        # What is encoded is standardised already.
+        zeros, ones = (jax.tree.map(lambda x, f=f: f(x.shape, x.dtype), shapes) for f in (jnp.zeros, jnp.ones))
+        return eqx.tree_at(_of_conditions, self.score, (shapes, zeros, ones))
 
     def disagreement(self, observation: Observation, position: Array, sigma: float = 0.3) -> Array:
         """How far the members of an ensemble are apart at a position, in units of the noise: a scalar.
@@ -163,9 +167,10 @@ class AmortisedPosterior(eqx.Module):
         return self.score.record
 
 
-def _condition_structure(score: CentredScore) -> Any:
-    assert score.inner.conditioning is not None
-    return score.inner.conditioning.structure
+def _of_conditions(score: CentredScore) -> Any:
+    conditioning = score.inner.conditioning
+    assert conditioning is not None
+    return conditioning.structure, conditioning.frame.location, conditioning.frame.scale
 
 
 @eqx.filter_jit

@@ -148,7 +148,7 @@ def test_calibration_takes_lists_of_sets() -> None:
 def test_observations_may_be_traced() -> None:
     fitted = posterior()
 
-    def score(x: Array) -> Array:
+    def score(x: Any) -> Array:
         return fitted.given(x)(POINT, 0.5)
 
     sets = np.stack([padded(PARTS[:n], 4) for n in (1, 3)])
