@@ -21,11 +21,10 @@ from scoresample.paths import (
     combine_observations,
 )
 from scoresample.scores import AbstractSimulator, DensityScore, simulator
-from scoresample.training import fit_mean, fit_score
+from scoresample.training import fit_mean, fit_score, held_out_rows
 from scoresample.workflows._doors import check_at_least
 from scoresample.workflows._encoding import Encoding, Observation, make_encoding
 
-_HELD_OUT = 0.1
 _FEWEST_SIMULATIONS = 100
 _MEAN_EPOCHS = 60
 _SETTINGS: dict[str, Any] = {"sigma_range": (0.003, 20.0), "batch_size": 64}
@@ -37,7 +36,7 @@ _FRESH_SIMULATIONS = 20_000
 """... and those of every epoch."""
 _PILOT_SHARE = 0.1
 """Of the epochs, for each of the two coordinates between which held-out simulations choose ..."""
-_MOST_PILOT_POINTS = 1024
+_MOST_PILOT_POINTS = 256
 """... so many of them."""
 
 
@@ -279,13 +278,14 @@ def fit_posterior(
             "`informed` needs the density of observations. Pass `log_likelihood=`, write the simulator as a NumPyro "
             "model, or leave it out."
         )
-    key_simulate, key_pilot, key_network, key_fit, key_split = jax.random.split(key, 5)
+    key_simulate, key_pilot, key_network, key_fit = jax.random.split(key, 4)
     first = _FIRST_SIMULATIONS if num_simulations is None else num_simulations
     positions, observations = simulate(joint, key_simulate, first)
     encoding = make_encoding(observations, joint.observation, exchangeable=exchangeable)
     conditions = encoding(observations)
     training = _Training(joint, encoding, informed, width, depth, process, settings)
-    held_out = jax.random.permutation(key_split, first) < max(int(_HELD_OUT * first), 10)
+    # The rows that fit_score holds out too: all trainings are compiled once, and choices look at what none has seen.
+    held_out = jnp.asarray(held_out_rows(key_fit, first, settings.get("validation_fraction", 0.1)))
     plain = MeanNetwork(joint.dimension, **training.shape, width=width, key=key_network)
     fitted = plain
     if coordinates != "prior":
@@ -294,10 +294,10 @@ def fit_posterior(
             learning_rate=1e-3,
         )  # fmt: skip
     if coordinates == "best":
-        train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)[:_MOST_PILOT_POINTS]
-        rows, others = (jax.tree.map(lambda x, r=r: x[r], (positions, conditions)) for r in (train, test))
+        test = np.flatnonzero(held_out)[:_MOST_PILOT_POINTS]
+        others = jax.tree.map(lambda x: x[test], (positions, conditions))
         epochs = max(int(_PILOT_SHARE * num_epochs), 1)
-        pilots = [training.fit(centre, rows[0], rows[1], epochs, key_fit) for centre in (plain, fitted)]
+        pilots = [training.fit(centre, positions, conditions, epochs, key_fit) for centre in (plain, fitted)]
         logs = [float(_mean_log_density(pilot, others[0], others[1])) for pilot in pilots]
         fitted = fitted if logs[1] > logs[0] else plain
     if num_simulations is None:
