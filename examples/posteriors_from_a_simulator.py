@@ -38,7 +38,7 @@ def lens():
 
 
 def main(quick: bool) -> None:
-    budget = {"num_simulations": 500, "num_epochs": 3} if quick else {}
+    budget = {"num_simulations": 300, "num_epochs": 2, "width": 16, "depth": 1} if quick else {}
     key = jax.random.key(0)
     # --8<-- [start:fit]
     posterior = ss.fit_posterior(observe, prior, exchangeable=True, key=key, **budget)
