@@ -25,7 +25,9 @@ prior = dist.Normal(0.0, 1.0).expand([2]).to_event(1)
 
 
 def main(quick: bool, picture: Path) -> None:
-    budget = {"num_simulations": 1000, "num_epochs": 10, "coordinates": "prior"} if quick else {}
+    budget = (
+        {"num_simulations": 1000, "num_epochs": 10, "width": 32, "depth": 1, "coordinates": "prior"} if quick else {}
+    )
     number = 100 if quick else 1000
     # --8<-- [start:calibrate]
     posterior = ss.fit_posterior(observe, prior, key=jax.random.key(0), **budget)
@@ -35,7 +37,7 @@ def main(quick: bool, picture: Path) -> None:
     # --8<-- [end:calibrate]
 
     # --8<-- [start:wrong]
-    hasty = ss.fit_posterior(observe, prior, key=jax.random.key(0), num_simulations=200, num_epochs=5)
+    hasty = ss.fit_posterior(observe, prior, key=jax.random.key(0), num_simulations=200, num_epochs=5, width=32)
     print(ss.calibrate(hasty, key=jax.random.key(1), num_simulations=number))
     # --8<-- [end:wrong]
 

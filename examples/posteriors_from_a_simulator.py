@@ -24,7 +24,7 @@ prior = dist.Uniform(-2.0, 2.0).expand([2]).to_event(1)
 
 
 def main(quick: bool) -> None:
-    budget = {"num_simulations": 500, "num_epochs": 3, "coordinates": "prior"} if quick else {}
+    budget = {"num_simulations": 300, "num_epochs": 2, "width": 16, "depth": 1} if quick else {}
     key = jax.random.key(0)
     # --8<-- [start:fit]
     posterior = ss.fit_posterior(observe, prior, exchangeable=True, key=key, **budget)

@@ -1,4 +1,4 @@
-"""Saving a learned score and loading it again, also one of a network of one's own.
+"""Saving a learned score and loading it again, also one of a network of one's own, and posteriors of a simulator.
 
 Run it as `python examples/saving_a_score.py [--quick]`.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 
 import scoresample as ss
 
@@ -28,6 +29,10 @@ class Linear(eqx.Module):
 
 
 # --8<-- [end:network]
+
+
+def observe(key, theta):
+    return theta + 0.3 * jax.random.normal(key, theta.shape)
 
 
 def main(quick: bool) -> None:
@@ -61,6 +66,17 @@ def main(quick: bool) -> None:
     loaded = ss.load_score(folder / "mine.safetensors", network=Linear(key_other))  # its arrays are replaced
     assert (loaded.fn.network.layer.weight == mine.fn.network.layer.weight).all()
     # --8<-- [end:own]
+
+    budget = {"num_simulations": 500, "num_epochs": 2, "coordinates": "prior"} if quick else {}
+    # --8<-- [start:posterior]
+    prior = dist.Uniform(-1.0, 1.0).expand([2]).to_event(1)
+    posterior = ss.fit_posterior(observe, prior, key=key_fit, **budget)
+    ss.save_posterior(posterior, folder / "posterior.safetensors")
+
+    kept = ss.load_posterior(folder / "posterior.safetensors", observe, prior)
+    x = jnp.array([0.4, -0.2])
+    assert (kept.given(x)(jnp.zeros(2), 0.3) == posterior.given(x)(jnp.zeros(2), 0.3)).all()
+    # --8<-- [end:posterior]
 
 
 if __name__ == "__main__":

@@ -108,7 +108,9 @@ from scoresample.workflows import compare_samplers as compare_samplers
 from scoresample.workflows import fit_posterior as fit_posterior
 from scoresample.workflows import fit_score_to_density as fit_score_to_density
 from scoresample.workflows import fit_wavelet as fit_wavelet
+from scoresample.workflows import load_posterior as load_posterior
 from scoresample.workflows import plan as plan
 from scoresample.workflows import polish as polish
 from scoresample.workflows import posterior_predictive_check as posterior_predictive_check
 from scoresample.workflows import reweight as reweight
+from scoresample.workflows import save_posterior as save_posterior

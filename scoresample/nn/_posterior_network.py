@@ -23,6 +23,13 @@ class PosteriorNetwork(eqx.Module):
     look closely at a place that moves with the observation.
 
     Attributes:
+        dimension: numbers in x.
+        shape: shape of an observation's values.
+        exchangeable: whether its first axis holds exchangeable parts.
+        has_gaps: whether numbers may be missing.
+        width: width of the hidden layers.
+        depth: number of residual blocks.
+        outputs: length of the result, or None for that of x.
         features: the features of the noise level.
         embed: their embedding.
         encoder: observation -> features.
@@ -39,6 +46,13 @@ class PosteriorNetwork(eqx.Module):
         (2,)
     """
 
+    dimension: int = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    exchangeable: bool = eqx.field(static=True)
+    has_gaps: bool = eqx.field(static=True)
+    width: int = eqx.field(static=True)
+    depth: int = eqx.field(static=True)
+    outputs: int | None = eqx.field(static=True)
     features: NoiseLevelFeatures
     embed: eqx.nn.Linear
     encoder: VectorEncoder | SetEncoder
@@ -71,6 +85,8 @@ class PosteriorNetwork(eqx.Module):
             outputs: length of the result, by default that of x.
             key: random key of the initial weights.
         """
+        self.dimension, self.shape, self.exchangeable, self.has_gaps = dimension, shape, exchangeable, has_gaps
+        self.width, self.depth, self.outputs = width, depth, outputs
         keys = jax.random.split(key, depth + 5)
         self.features = NoiseLevelFeatures()
         self.embed = eqx.nn.Linear(self.features.num_features, _NOISE_WIDTH, key=keys[0])
@@ -99,6 +115,11 @@ class MeanNetwork(eqx.Module):
     starts at 0.
 
     Attributes:
+        dimension: length of the vector.
+        shape: shape of an observation's values.
+        exchangeable: whether its first axis holds exchangeable parts.
+        has_gaps: whether numbers may be missing.
+        width: width of the encoder's layers.
         slope: a matrix.
         intercept: a vector.
         root: a symmetric matrix.
@@ -107,6 +128,11 @@ class MeanNetwork(eqx.Module):
         project: the last layer of the shift.
     """
 
+    dimension: int = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    exchangeable: bool = eqx.field(static=True)
+    has_gaps: bool = eqx.field(static=True)
+    width: int = eqx.field(static=True)
     slope: Array
     intercept: Array
     root: Array
@@ -125,6 +151,8 @@ class MeanNetwork(eqx.Module):
         key: Array,
     ) -> None:
         """Make a network; see [`PosteriorNetwork`][scoresample.nn.PosteriorNetwork]."""
+        self.dimension, self.shape, self.exchangeable, self.has_gaps = dimension, shape, exchangeable, has_gaps
+        self.width = width
         keys = jax.random.split(key)
         self.encoder = make_encoder(shape, _NUM_FEATURES, exchangeable, has_gaps, width, keys[0])
         self.project = zeroed(eqx.nn.Linear(_NUM_FEATURES, dimension, key=keys[1]))

@@ -291,17 +291,17 @@ class Source:
 
 def _gather(data: Any, scores: Any, key: Array, fraction: float) -> tuple[Any, Any, np.ndarray]:
     """A tree of arrays with one leading axis of draws, the scores beside it, and which draws are held out."""
-    key_split, key_kept, key_held_out = jax.random.split(key, 3)
+    key_split, key_kept, key_held_out = gathering_keys(key)
     if not isinstance(data, DrawsLike):
         tree, scores = jax.tree.map(np.asarray, (data, scores))
-        return tree, scores, _random_rows(key_split, _length(tree), fraction)
+        return tree, scores, random_rows(key_split, _length(tree), fraction)
     num_chains, num_draws = jax.tree.leaves(data.position)[0].shape[:2]
     tree, scores = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), (data.position, scores))
     if data.kind == "chains" and fraction * num_draws >= 1:
         each = max(int(fraction * num_draws), -(-_FEWEST_HELD_OUT // num_chains))
         held_out = np.tile(np.arange(num_draws) >= num_draws - each, num_chains)
     else:
-        held_out = _random_rows(key_split, num_chains * num_draws, fraction)
+        held_out = random_rows(key_split, num_chains * num_draws, fraction)
     if data.log_weights is not None:
         logits = jnp.ravel(jnp.asarray(data.log_weights))
         sides = ((key_kept, np.flatnonzero(~held_out)), (key_held_out, np.flatnonzero(held_out)))
@@ -311,7 +311,12 @@ def _gather(data: Any, scores: Any, key: Array, fraction: float) -> tuple[Any, A
     return tree, scores, held_out
 
 
-def _random_rows(key: Array, num: int, fraction: float) -> np.ndarray:
+def gathering_keys(key: Array) -> Array:
+    """Keys of the rows that are held out, and of the draws among the ones and the others."""
+    return jax.random.split(key, 3)
+
+
+def random_rows(key: Array, num: int, fraction: float) -> np.ndarray:
     """Random rows to hold out."""
     order = np.asarray(jax.random.permutation(key, num))
     return order < max(int(fraction * num), _FEWEST_HELD_OUT)

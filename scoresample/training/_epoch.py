@@ -140,6 +140,7 @@ def run_round(
     validation: Batch,
     first_step: Array,
     num_steps: Array,
+    num_epochs: Array,
     num_members: int | None = None,
 ) -> tuple[Training, Array, Array]:
     """Some epochs, each all batches of one pass over the points, then the held-out loss of the averaged weights.
@@ -148,24 +149,26 @@ def run_round(
         state: where the training stands.
         static: the part of the denoiser of vectors that is not trained, as `equinox.partition` leaves it.
         settings: the settings.
-        keys: random keys of these epochs.
+        keys: random keys of these epochs, and of as many more as rounds can have.
         points: the data, (n, d).
         clean_scores: the clean density's score at them, or None.
         conditions: what belongs to each, (n, m), or None.
         validation: held-out points.
         first_step: number of optimiser steps before.
         num_steps: number of optimiser steps of the whole training.
+        num_epochs: number of these epochs; traced, so that rounds of any length share one compilation.
         num_members: size of the ensemble, whose members have orders and noises of their own; None for one network.
 
     Returns:
-        The new state, the mean training loss of each epoch (and member), and the held-out loss, in an ensemble its
-        mean: all members keep the weights of one epoch.
+        The new state, the mean training loss of each epoch (and member), with zeros up to the number of keys, and the
+        held-out loss, in an ensemble its mean: all members keep the weights of one epoch.
     """
 
     def one(moving: Moving, keys: Array) -> tuple[Moving, Array, Array]:
         return _one_round(
-            moving, static, settings, keys, points, clean_scores, conditions, validation, first_step, num_steps
-        )
+            moving, static, settings, keys, points, clean_scores, conditions, validation, first_step, num_steps,
+            num_epochs,
+        )  # fmt: skip
 
     if num_members is None:
         moving, train_losses, held_out = one(state.moving, keys)
@@ -189,6 +192,7 @@ def _one_round(
     validation: Batch,
     first_step: Array,
     num_steps: Array,
+    num_epochs: Array,
 ) -> tuple[Moving, Array, Array]:
     optimiser, batch_size = settings.optimiser(num_steps), settings.batch_size
     num_batches = points.shape[0] // batch_size
@@ -223,9 +227,9 @@ def _one_round(
         average = jax.tree.map(lambda a, w: decay * a + (1 - decay) * w, average, trainable.weights)
         return (trainable, optimiser_state, average), value
 
-    def epoch(carry: Any, inputs: Any) -> tuple[Any, Array]:
-        key, number = inputs
-        key_order, key_steps = jax.random.split(key)
+    def epoch(number: Array, carry: Any) -> Any:
+        carry, train_losses = carry
+        key_order, key_steps = jax.random.split(keys[number])
         order = jax.random.permutation(key_order, points.shape[0])[: num_batches * batch_size]
         steps = (
             order.reshape(num_batches, batch_size),
@@ -233,11 +237,10 @@ def _one_round(
             first_step + number * num_batches + jnp.arange(num_batches),
         )
         carry, losses = jax.lax.scan(step, carry, steps)
-        return carry, losses.mean()
+        return carry, train_losses.at[number].set(losses.mean())
 
-    (trainable, optimiser_state, average), train_losses = jax.lax.scan(
-        epoch, tuple(moving), (keys, jnp.arange(keys.shape[0]))
-    )
+    before = tuple(moving), jnp.zeros(keys.shape[0], points.dtype)
+    (trainable, optimiser_state, average), train_losses = jax.lax.fori_loop(0, num_epochs, epoch, before)
     held_out = _losses(eqx.combine(average, static), validation, "denoising", None).mean()
     return Moving(trainable, optimiser_state, average), train_losses, held_out
 

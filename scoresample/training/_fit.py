@@ -25,7 +25,7 @@ from scoresample.nn import (
     parameter_count,
 )
 from scoresample.paths import VP, AbstractNoiseProcess, PerturbedEnergy, PerturbedScore, TrainingRecord
-from scoresample.training._data import Points, Source, Standardise
+from scoresample.training._data import Points, Source, Standardise, gathering_keys, random_rows
 from scoresample.training._epoch import (
     Batch,
     LearningRate,
@@ -54,6 +54,8 @@ _FEWEST_VALIDATIONS = 30
 """... but at least this many times in a training."""
 _LOOKS_OF_PATIENCE = 3
 """... and before the patience is at an end."""
+_MOST_EPOCHS = 64
+"""Between two of them."""
 _EXACT_TRACE_DIMENSIONS = 16
 """Up to so many dimensions penalties take exact traces: the noise of probes slows the training more than they cost."""
 _STEP_COST = 3.0
@@ -278,13 +280,13 @@ def fit_score(
                         )
                         break
                     points, clean_scores, known = _on_device(buffer, dtype)
-                keys = jax.vmap(lambda epoch: jax.random.fold_in(key_epochs, epoch))(done.epochs + jnp.arange(num))
+                keys = jax.vmap(jax.random.fold_in, (None, 0))(key_epochs, done.epochs + jnp.arange(_MOST_EPOCHS))
                 first_step, round_started = jnp.asarray(done.epochs * steps_per_epoch), time.perf_counter()
                 after, train, held = run_round(
                     state, static, settings, keys, points, clean_scores, known, validation, first_step, num_steps,
-                    members,
+                    jnp.asarray(num), members,
                 )  # fmt: skip
-                train_losses = np.asarray(train, np.float64).reshape(num, -1).mean(axis=1)
+                train_losses = np.asarray(train, np.float64)[:num].reshape(num, -1).mean(axis=1)
                 epoch_seconds.append((time.perf_counter() - round_started) / num)
                 held_out_loss = float(held)
                 if not np.isfinite([*train_losses, held_out_loss]).all():
@@ -325,6 +327,11 @@ def fit_score(
         smallest_scale=smallest_scale(unexplained(source.first.points, source.first.conditions)),
     )
     return _as_score(fitted, source, VP() if process is None else process, sigma_range, record)
+
+
+def held_out_rows(key: Array, num_points: int, validation_fraction: float = 0.1) -> np.ndarray:
+    """Which points of an array `fit_score` holds out under a key, booleans of shape (n,)."""
+    return random_rows(gathering_keys(jax.random.split(key, 4)[0])[0], num_points, validation_fraction)
 
 
 def _new_denoiser(
@@ -371,7 +378,7 @@ def _epochs_per_round(num_epochs: int, num_train: int, num_terms: int, patience:
     fine_enough = num_epochs // _FEWEST_VALIDATIONS
     if patience is not None:
         fine_enough = min(fine_enough, patience // _LOOKS_OF_PATIENCE)
-    return max(1, min(affordable, fine_enough))
+    return max(1, min(affordable, fine_enough, _MOST_EPOCHS))
 
 
 def _out_of_patience(done: Progress, patience: int | None) -> bool:

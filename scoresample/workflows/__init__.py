@@ -16,3 +16,5 @@ from scoresample.workflows._polish import polish as polish
 from scoresample.workflows._posterior_analysis import PosteriorAnalysis as PosteriorAnalysis
 from scoresample.workflows._posterior_predictive import posterior_predictive_check as posterior_predictive_check
 from scoresample.workflows._reweight import reweight as reweight
+from scoresample.workflows._saved_posterior import load_posterior as load_posterior
+from scoresample.workflows._saved_posterior import save_posterior as save_posterior

@@ -61,7 +61,8 @@ def calibrate(
         posterior: what [`fit_posterior`][scoresample.fit_posterior] returned; or a conditional path, such as that of
             ``fit_score(data, conditions=...)``.
         simulate: (key, number) -> (positions, conditions), draws of prior and simulator with a leading axis, in the
-            path's own coordinates. Called once, not traced. None for the posterior's own simulator.
+            path's own coordinates. Called once, not traced. None for the posterior's own simulator. Beside a
+            `fit_posterior`, observations may be a list, of sets that differ in their number of parts.
         key: random key.
         num_simulations: how many truths to simulate, at least 100.
         num_draws: draws of each posterior, at least 10.
@@ -111,9 +112,10 @@ def calibrate(
     num_draws = check_count("num_draws", num_draws, _FEWEST_DRAWS, "Ranks among fewer are too coarse.")
     if not 0 < level < 1:
         raise ValueError(f"`level` must be between 0 and 1, got {level}.")
+    key_simulate, key_sample, key_seed = jax.random.split(key, 3)
     if isinstance(posterior, AmortisedPosterior):
-        simulate = _encoded(posterior, posterior.simulate if simulate is None else simulate)
-        posterior = posterior.score
+        simulate = posterior.simulate if simulate is None else simulate
+        posterior, simulate = _encoded(posterior, simulate(key_simulate, num_simulations))
     if simulate is None:
         raise ValueError("`simulate` is needed beside a conditional path: (key, number) -> (positions, conditions).")
     if not isinstance(posterior, AbstractScorePath) or not isinstance(posterior, ConditionalPath):
@@ -122,7 +124,6 @@ def calibrate(
             "fit_score(data, conditions=...), or name the shape of a condition: PerturbedScore(..., condition=)."
         )
     sampler = _checked_sampler(sampler)
-    key_simulate, key_sample, key_seed = jax.random.split(key, 3)
     positions, conditions = _simulations(simulate, key_simulate, num_simulations, posterior)
     repeated = jax.tree.map(lambda x: np.repeat(x, num_draws, axis=0), conditions)
     drawn = sample(
@@ -165,15 +166,13 @@ def calibrate(
 
 
 def _encoded(
-    posterior: AmortisedPosterior, simulate: Callable[[Array, int], tuple[Position, PyTree]]
-) -> Callable[[Array, int], tuple[Position, PyTree]]:
-    """A simulator whose observations are the conditions of the posterior's score."""
-
-    def simulated(key: Array, num: int) -> tuple[Position, PyTree]:
-        positions, observations = simulate(key, num)
-        return positions, posterior.encoding(observations)
-
-    return simulated
+    posterior: AmortisedPosterior, simulated: Any
+) -> tuple[AbstractScorePath, Callable[[Array, int], tuple[Position, PyTree]]]:
+    """The score, and a simulator whose observations are its conditions."""
+    if not isinstance(simulated, tuple) or len(simulated) != 2:
+        return posterior.score, lambda key, num: simulated
+    encoded = posterior.encoding(posterior.encoding.batch(simulated[1])[0])
+    return posterior.score_of_parts(encoded), lambda key, num: (simulated[0], encoded)
 
 
 def _checked_sampler(sampler: Any) -> AbstractParticleSampler[Any]:

@@ -10,22 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from scoresample.nn import Encoded, Held, InformedNetwork, MeanNetwork, PosteriorNetwork
+from scoresample.nn import DenoiserEnsemble, Encoded, Held, InformedNetwork, MeanNetwork, PosteriorNetwork
 from scoresample.paths import (
     AbstractNoiseProcess,
     AbstractScorePath,
     CentredScore,
     Combination,
     PerturbedScore,
-    ProbabilityFlowDensity,
     combine_observations,
 )
 from scoresample.scores import AbstractSimulator, DensityScore, simulator
-from scoresample.training import fit_mean, fit_score
+from scoresample.training import fit_mean, fit_score, held_out_rows
 from scoresample.workflows._doors import check_at_least
 from scoresample.workflows._encoding import Encoding, Observation, make_encoding
+from scoresample.workflows._held_out_density import mean_log_density
 
-_HELD_OUT = 0.1
 _FEWEST_SIMULATIONS = 100
 _MEAN_EPOCHS = 60
 _SETTINGS: dict[str, Any] = {"sigma_range": (0.003, 20.0), "batch_size": 64}
@@ -37,12 +36,10 @@ _FRESH_SIMULATIONS = 20_000
 """... and those of every epoch."""
 _PILOT_SHARE = 0.1
 """Of the epochs, for each of the two coordinates between which held-out simulations choose ..."""
-_MOST_PILOT_POINTS = 1024
+_MOST_PILOT_POINTS = 256
 """... so many of them."""
-
-
-_LOOSE = 1e-3
-"""Tolerance of these densities."""
+_OF_THE_LAST = ("num_members", "checkpoint")
+"""Settings that are those of the last training alone."""
 
 Coordinates = Literal["best", "regression", "prior"]
 """Where posteriors are learned: as residuals of a regression on the observation, or as the prior has them."""
@@ -66,20 +63,46 @@ class AmortisedPosterior(eqx.Module):
     def given(self, observation: Observation) -> CentredScore:
         """The perturbed score of the posterior under one observation, or under one for each particle of a run.
 
+        Where the simulator's observations are exchangeable parts, others may have fewer or more of them.
+
         Arguments:
-            observation: one observation; or many with a leading axis on every array, as many as there will be draws.
+            observation: one observation; or many, as many as there will be draws, in a list or with a leading axis on
+                every array. Sets in a list may differ in their number of parts.
 
         Raises:
             ValueError: if shapes do not fit those of the simulator, or numbers are missing that never were there.
         """
-        bare = jax.tree.structure(self.encoding.structure) == jax.tree.structure(0)
-        if bare and isinstance(observation, list | tuple):
-            observation = np.asarray(observation)
-        leaves, ones = jax.tree.leaves(observation), jax.tree.leaves(self.encoding.structure)
-        one = bool(leaves) and np.ndim(leaves[0]) == len(ones[0].shape)
-        many = jax.tree.map(lambda x: jnp.asarray(x)[None], observation) if one else observation
+        many, one = self.encoding.batch(observation)
         encoded = self.encoding(many)
-        return self.score.given(jax.tree.map(lambda x: x[0], encoded) if one else encoded)
+        score = self.score_of_parts(encoded)
+        return score.given(jax.tree.map(lambda x: x[0], encoded) if one else encoded)
+
+    def score_of_parts(self, encoded: Encoded) -> CentredScore:
+        """The conditional score for encoded observations of any number of parts."""
+        if encoded.values.shape[1:] == self.encoding.shape:
+            return self.score
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), encoded)
+        # What is encoded is standardised already.
+        zeros, ones = (jax.tree.map(lambda x, f=f: f(x.shape, x.dtype), shapes) for f in (jnp.zeros, jnp.ones))
+        return eqx.tree_at(_of_conditions, self.score, (shapes, zeros, ones))
+
+    def disagreement(self, observation: Observation, position: Array, sigma: float = 0.3) -> Array:
+        """How far the members of an ensemble are apart at a position, in units of the noise: a scalar.
+
+        Arguments:
+            observation: one observation.
+            position: one position.
+            sigma: the noise, in spreads of the coordinates in which the score was learned.
+
+        Raises:
+            ValueError: if there is one network alone.
+        """
+        score = self.given(observation)
+        if not isinstance(score.inner.fn, DenoiserEnsemble):
+            raise ValueError("`posterior` has one network. Train several: fit_posterior(..., num_members=3).")
+        assert score.inner.conditioning is not None
+        z = score.frame.to_standard(position)
+        return score.inner.fn.spread(z, jnp.asarray(sigma, z.dtype), score.inner.conditioning.value)
 
     def given_all(
         self,
@@ -97,7 +120,7 @@ class AmortisedPosterior(eqx.Module):
         [`combine_observations`][scoresample.combine_observations].
 
         Arguments:
-            observations: one or more, with a leading axis on every array.
+            observations: one or more, in a list or with a leading axis on every array.
             key: random key of the draws that find the width of each posterior.
             method: ``"gauss"``, ``"jac"`` or ``"fnpse"`` (for annealed Langevin).
             prior: the noised prior, or a `Gaussian` of positions; by default standard normal, which it is where all
@@ -118,12 +141,13 @@ class AmortisedPosterior(eqx.Module):
                 "`prior` is needed: not all parameters have quantile functions, so the prior is not standard normal in "
                 "these coordinates. Train a score of it: fit_score(posterior.simulate(key, 10_000)[0], key=key)."
             )
-        inner = eqx.tree_at(lambda s: s.constrain, self.score.inner, self.constrain)
-        return combine_observations(inner, self.encoding(observations), prior=prior, method=method, key=key, **settings)
+        encoded = self.encoding(self.encoding.batch(observations)[0])
+        inner = eqx.tree_at(lambda s: s.constrain, self.score_of_parts(encoded).inner, self.constrain)
+        return combine_observations(inner, encoded, prior=prior, method=method, key=key, **settings)
 
     def density(self, observation: Observation) -> DensityScore:
         """The exact posterior under one observation, where the simulator has a likelihood."""
-        return self.simulator.posterior_density(observation)
+        return self.simulator.posterior_density(self.encoding.completed(observation))
 
     def simulate(self, key: Array, num: int) -> tuple[Array, Observation]:
         """Parameters from the prior, in the coordinates of draws, and their observations."""
@@ -138,6 +162,12 @@ class AmortisedPosterior(eqx.Module):
     def record(self) -> Any:
         """The history of the training."""
         return self.score.record
+
+
+def _of_conditions(score: CentredScore) -> Any:
+    conditioning = score.inner.conditioning
+    assert conditioning is not None
+    return conditioning.structure, conditioning.frame.location, conditioning.frame.scale
 
 
 @eqx.filter_jit
@@ -197,7 +227,7 @@ def fit_posterior(
         model_kwargs: its keyword arguments, likewise.
         num_simulations: the budget; None for 20,000 fresh ones in every epoch, for simulators that cost little.
         exchangeable: whether the first axis of an observation holds independent parts that are alike, whose order tells
-            nothing. They may differ in number: pad with parts of NaN.
+            nothing. They may differ in number: let the simulator pad with parts of NaN.
         informed: show the network the gradient of the exact density. It needs a likelihood, and every evaluation of
             the score then takes one of its gradient. No likelihood-free inference any more.
         coordinates: ``"regression"``, residuals of a regression on the observation; ``"prior"``; or ``"best"``, which
@@ -206,7 +236,8 @@ def fit_posterior(
         depth: number of its residual blocks.
         num_epochs: passes over the simulations.
         process: the noise process, ``VP()`` by default.
-        **settings: further settings of [`fit_score`][scoresample.fit_score].
+        **settings: further settings of [`fit_score`][scoresample.fit_score]; with ``num_members=3`` the score is the
+            mean of three networks', and `disagreement` tells how far they are apart.
 
     Returns:
         The posteriors.
@@ -245,13 +276,14 @@ def fit_posterior(
             "`informed` needs the density of observations. Pass `log_likelihood=`, write the simulator as a NumPyro "
             "model, or leave it out."
         )
-    key_simulate, key_pilot, key_network, key_fit, key_split = jax.random.split(key, 5)
+    key_simulate, key_pilot, key_network, key_fit = jax.random.split(key, 4)
     first = _FIRST_SIMULATIONS if num_simulations is None else num_simulations
     positions, observations = simulate(joint, key_simulate, first)
     encoding = make_encoding(observations, joint.observation, exchangeable=exchangeable)
     conditions = encoding(observations)
     training = _Training(joint, encoding, informed, width, depth, process, settings)
-    held_out = jax.random.permutation(key_split, first) < max(int(_HELD_OUT * first), 10)
+    # The rows that fit_score holds out too: all trainings are compiled once, and choices look at what none has seen.
+    held_out = jnp.asarray(held_out_rows(key_fit, first, settings.get("validation_fraction", 0.1)))
     plain = MeanNetwork(joint.dimension, **training.shape, width=width, key=key_network)
     fitted = plain
     if coordinates != "prior":
@@ -260,11 +292,14 @@ def fit_posterior(
             learning_rate=1e-3,
         )  # fmt: skip
     if coordinates == "best":
-        train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)[:_MOST_PILOT_POINTS]
-        rows, others = (jax.tree.map(lambda x, r=r: x[r], (positions, conditions)) for r in (train, test))
+        test = np.flatnonzero(held_out)[:_MOST_PILOT_POINTS]
+        others = jax.tree.map(lambda x: x[test], (positions, conditions))
         epochs = max(int(_PILOT_SHARE * num_epochs), 1)
-        pilots = [training.fit(centre, rows[0], rows[1], epochs, key_fit) for centre in (plain, fitted)]
-        logs = [float(_mean_log_density(pilot, others[0], others[1])) for pilot in pilots]
+        alone = {name: value for name, value in settings.items() if name not in _OF_THE_LAST}
+        # One network and no gradients, whatever the last training has: the choice is one of coordinates.
+        pilot = _Training(joint, encoding, False, width, depth, process, alone)
+        scores = [pilot.fit(centre, positions, conditions, epochs, key_fit) for centre in (plain, fitted)]
+        logs = [float(mean_log_density(score, *others, pilot.sigma_range)) for score in scores]
         fitted = fitted if logs[1] > logs[0] else plain
     if num_simulations is None:
         score = training.fit_fresh(fitted, num_epochs, key_fit)
@@ -285,6 +320,11 @@ class _Training:
         self.shape: dict[str, Any] = {
             "shape": encoding.shape, "exchangeable": encoding.exchangeable, "has_gaps": encoding.has_gaps
         }  # fmt: skip
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """The noise levels."""
+        return self.settings.get("sigma_range", _SETTINGS["sigma_range"])
 
     def fit(
         self, centre: MeanNetwork, positions: Array, conditions: Encoded, num_epochs: int, key: Array
@@ -328,11 +368,11 @@ class _Training:
         sizes: dict[str, Any] = {**self.shape, "width": self.width, "depth": self.depth, "key": key}
         if not self.informed:
             return PosteriorNetwork(size, **sizes)
-        gradient = Held(_Gradient(self.joint, self.encoding, centre))
+        gradient = Held(PosteriorGradient(self.joint, self.encoding, centre))
         return InformedNetwork(PosteriorNetwork(2 * size, outputs=2 * size, **sizes), gradient)
 
 
-class _Gradient:
+class PosteriorGradient:
     """The gradient of the exact log posterior density in the coordinates of residuals."""
 
     def __init__(self, joint: AbstractSimulator, encoding: Encoding, centre: MeanNetwork) -> None:
@@ -347,17 +387,6 @@ class _Gradient:
             return self.joint.log_prior(u) + self.joint.log_likelihood(u, observation)
 
         return jax.grad(log_joint)(z)
-
-
-@eqx.filter_jit
-def _mean_log_density(score: CentredScore, positions: Array, conditions: Encoded) -> Array:
-    """The mean log density of points, each under its own condition, by the probability flow."""
-    path = score.given(conditions)
-
-    def one(path: CentredScore, position: Array) -> Array:
-        return ProbabilityFlowDensity(path, rtol=_LOOSE, atol=_LOOSE).logdensity(position)
-
-    return jnp.mean(jax.vmap(one, in_axes=(path.condition_axes(), 0))(path, positions))
 
 
 @eqx.filter_jit
