@@ -1,4 +1,4 @@
-"""Calibration: whether the uncertainties of learned posteriors are those they should have, and what wrong ones look like.
+"""Calibration: whether the uncertainties of learned posteriors are right, and what wrong ones look like.
 
 Run it as `python examples/calibration.py [--quick] [--save FILE]`.
 """
@@ -25,9 +25,7 @@ prior = dist.Normal(0.0, 1.0).expand([2]).to_event(1)
 
 
 def main(quick: bool, picture: Path) -> None:
-    budget = (
-        {"num_simulations": 1000, "num_epochs": 10, "width": 32, "depth": 1, "coordinates": "prior"} if quick else {}
-    )
+    budget = {"num_simulations": 1000, "num_epochs": 10, "width": 32, "coordinates": "prior"} if quick else {}
     number = 100 if quick else 1000
     # --8<-- [start:calibrate]
     posterior = ss.fit_posterior(observe, prior, key=jax.random.key(0), **budget)

@@ -25,9 +25,7 @@ def lens():
 
 
 def main(quick: bool) -> None:
-    budget = (
-        {"num_simulations": 1000, "num_epochs": 10, "width": 32, "depth": 1, "coordinates": "prior"} if quick else {}
-    )
+    budget = {"num_simulations": 1000, "num_epochs": 10, "width": 32, "coordinates": "prior"} if quick else {}
     key = jax.random.key(0)
     # --8<-- [start:certify]
     posterior = ss.fit_posterior(lens, observed="x", exchangeable=True, key=key, **budget)

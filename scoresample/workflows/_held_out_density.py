@@ -19,10 +19,10 @@ def mean_log_density(
 ) -> Array:
     """The mean log density of points, each under its own condition, by the probability flow.
 
-    Heun's method in log s for ``v = z / sqrt(1 + s^2)``, ``dv/dlog s = (z / (1 + s^2) - D(z, s)) / sqrt(1 + s^2)``, with
-    the exact divergence, from the points to the most noise, where v is taken as standard normal. The steps are fixed:
-    good to about a hundredth of a nat for smooth laws, at a price that is known beforehand, to choose
-    between trainings.
+    Heun's method in log s for ``v = z / sqrt(1 + s^2)``, ``dv/dlog s = (z / (1 + s^2) - D(z, s)) / sqrt(1 + s^2)``,
+    with the exact divergence, from the points to the most noise, where v is taken as standard normal. The steps are
+    fixed: good to about a hundredth of a nat for smooth laws, at a price that is known beforehand, to choose between
+    trainings.
 
     Arguments:
         score: the conditional score, of residuals of order one.
