@@ -20,7 +20,7 @@ from scoresample.paths import (
     ProbabilityFlowDensity,
     combine_observations,
 )
-from scoresample.scores import AbstractSimulator, DensityScore, simulator
+from scoresample.scores import AbstractSimulator, DensityScore, named_sites, simulator
 from scoresample.training import fit_mean, fit_score, held_out_rows
 from scoresample.workflows._doors import check_at_least
 from scoresample.workflows._encoding import Encoding, Observation, make_encoding
@@ -298,7 +298,9 @@ def fit_posterior(
         others = jax.tree.map(lambda x: x[test], (positions, conditions))
         epochs = max(int(_PILOT_SHARE * num_epochs), 1)
         pilots = [training.fit(centre, positions, conditions, epochs, key_fit) for centre in (plain, fitted)]
-        logs = [float(_mean_log_density(pilot, others[0], others[1])) for pilot in pilots]
+        # Without the simulator, for which it would be compiled anew.
+        bare = [eqx.tree_at(lambda s: s.constrain, pilot, named_sites) for pilot in pilots]
+        logs = [float(_mean_log_density(pilot, others[0], others[1])) for pilot in bare]
         fitted = fitted if logs[1] > logs[0] else plain
     if num_simulations is None:
         score = training.fit_fresh(fitted, num_epochs, key_fit)
