@@ -39,9 +39,10 @@ def lens():
 
 def main(quick: bool) -> None:
     budget = {"num_simulations": 300, "num_epochs": 2, "width": 16, "depth": 1} if quick else {}
+    short = {"coordinates": "regression"} if quick else {}
     key = jax.random.key(0)
     # --8<-- [start:fit]
-    posterior = ss.fit_posterior(observe, prior, exchangeable=True, key=key, **budget)
+    posterior = ss.fit_posterior(observe, prior, exchangeable=True, key=key, **budget, **short)
 
     x = observe(jax.random.key(1), jnp.array([0.5, -1.0]))  # the data
     draws = ss.sample(posterior.given(x), key=key, num_samples=1000, num_chains=1)
@@ -61,7 +62,7 @@ def main(quick: bool) -> None:
     # --8<-- [end:calibrate]
 
     # --8<-- [start:certify]
-    exact = ss.fit_posterior(lens, observed="x", exchangeable=True, key=key, **budget)
+    exact = ss.fit_posterior(lens, observed="x", exchangeable=True, key=key, **budget, **short)
     draws = ss.sample(exact.given(x), ss.WithDensity(), key=key, num_samples=2000, num_chains=1)
     certificate = ss.certify(draws, exact.density(x), key=key)
     print(certificate)
