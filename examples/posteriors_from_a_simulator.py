@@ -25,9 +25,10 @@ prior = dist.Uniform(-2.0, 2.0).expand([2]).to_event(1)
 
 def main(quick: bool) -> None:
     budget = {"num_simulations": 300, "num_epochs": 2, "width": 16, "depth": 1} if quick else {}
+    short = {"coordinates": "regression"} if quick else {}
     key = jax.random.key(0)
     # --8<-- [start:fit]
-    posterior = ss.fit_posterior(observe, prior, exchangeable=True, key=key, **budget)
+    posterior = ss.fit_posterior(observe, prior, exchangeable=True, key=key, **budget, **short)
 
     x = observe(jax.random.key(1), jnp.array([0.5, -1.0]))  # the data
     draws = ss.sample(posterior.given(x), key=key, num_samples=1000, num_chains=1)

@@ -58,13 +58,12 @@ def fit_mean(
     network = _linear_part(network, targets, conditions, train)
     whitened = jnp.linalg.solve(network.root, (targets - jax.vmap(network.linear)(conditions)).T).T
     weights, static = eqx.partition(network, eqx.is_inexact_array)
-    optimiser = optax.adamw(optax.cosine_decay_schedule(learning_rate, steps * _LOOKS), weight_decay=_WEIGHT_DECAY)
-    state = _Training(weights, optimiser.init(weights), weights)
+    state = _Training(weights, _optimiser(learning_rate, steps).init(weights), weights)
     best, least = weights, float(_loss(weights, static, whitened, conditions, test))
     for look in range(_LOOKS):
         state, loss = _some_steps(
             state, static, whitened, conditions, train, test, jax.random.fold_in(key, look), steps, batch_size,
-            optimiser,
+            learning_rate,
         )  # fmt: skip
         if float(loss) < least:
             best, least = state.average, float(loss)
@@ -74,6 +73,11 @@ def fit_mean(
     within, outside = (np.mean(rest[np.asarray(rows)] ** 2) for rows in (train, test))
     root = _symmetric_root(rest.T @ rest / len(rest) * max(outside / within, 1.0))
     return eqx.tree_at(lambda n: n.mixing, fitted, fitted.root @ jnp.asarray(root, targets.dtype))
+
+
+def _optimiser(learning_rate: float, steps: int) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(learning_rate, steps * _LOOKS)
+    return optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
 
 
 def _by_least_squares(network: MeanNetwork) -> Any:
@@ -117,8 +121,10 @@ def _some_steps(
     key: Array,
     steps: int,
     batch_size: int,
-    optimiser: Any,
+    learning_rate: float,
 ) -> tuple[_Training, Array]:
+    optimiser = _optimiser(learning_rate, steps)
+
     def step(state: _Training, key: Array) -> tuple[_Training, None]:
         rows = train[jax.random.randint(key, (batch_size,), 0, train.size)]
         gradient = jax.grad(_loss)(state.weights, static, whitened, conditions, rows)

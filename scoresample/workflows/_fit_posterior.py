@@ -19,7 +19,7 @@ from scoresample.paths import (
     PerturbedScore,
     combine_observations,
 )
-from scoresample.scores import AbstractSimulator, DensityScore, simulator
+from scoresample.scores import AbstractSimulator, DensityScore, named_sites, simulator
 from scoresample.training import fit_mean, fit_score, held_out_rows
 from scoresample.workflows._doors import check_at_least
 from scoresample.workflows._encoding import Encoding, Observation, make_encoding
@@ -299,7 +299,9 @@ def fit_posterior(
         # One network and no gradients, whatever the last training has: the choice is one of coordinates.
         pilot = _Training(joint, encoding, False, width, depth, process, alone)
         scores = [pilot.fit(centre, positions, conditions, epochs, key_fit) for centre in (plain, fitted)]
-        logs = [float(mean_log_density(score, *others, pilot.sigma_range)) for score in scores]
+        # Without the simulator, for which it would be compiled anew.
+        bare = [eqx.tree_at(lambda s: s.constrain, score, named_sites) for score in scores]
+        logs = [float(mean_log_density(score, *others, pilot.sigma_range)) for score in bare]
         fitted = fitted if logs[1] > logs[0] else plain
     if num_simulations is None:
         score = training.fit_fresh(fitted, num_epochs, key_fit)
