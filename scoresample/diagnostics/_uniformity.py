@@ -95,6 +95,8 @@ def uniformity_p_value(values: ArrayLike) -> float:
     num, points = len(values), _points(len(values))
     counts = np.searchsorted(np.sort(values), points, side="right")
     tails = 2 * np.minimum(binom.cdf(counts, num, points), binom.sf(counts - 1, num, points))
+    if len(points) * tails.min() < _LEAST_P_VALUE:  # the p-value is at most that
+        return _LEAST_P_VALUE
     stays = _stays_inside(num, *_counts(num, float(tails.min()) * (1 + _ROUNDING)))
     return float(np.clip(1 - stays, _LEAST_P_VALUE, 1))
 

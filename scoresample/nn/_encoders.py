@@ -61,7 +61,7 @@ class SetEncoder(eqx.Module):
     see a part beside the mean of all, ``h_i <- silu(A h_i + B mean_j h_j + c)``, then ``g(mean_i h_i, log(1 + n))``.
     Parts of which nothing is there do not count, and what is missing counts as 0 in moments.
 
-    Source: Zaheer et al. 2017, arXiv 1703.06114, theorem 2 and eq. 4.
+    Source: Zaheer et al. 2017, arXiv 1703.06114, theorem 2 and lemma 3.
 
     Attributes:
         each: the layers that see one part and the mean of all.

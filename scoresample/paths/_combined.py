@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from scoresample.paths._base import AbstractScorePath, as_time
 from scoresample.paths._bridged import BridgedScore
+from scoresample.paths._centred import CentredScore
 from scoresample.paths._conditioning import Condition, ConditionalPath
 from scoresample.paths._frame import Frame
 from scoresample.paths._grid import check_concrete
@@ -300,6 +301,13 @@ def _singles(score: Any, observations: Condition, method: str, chunk_size: int |
             "fit_score(theta, conditions=x)."
         )
     check_concrete(score)
+    if isinstance(score, CentredScore):
+        raise ValueError(
+            "`score` lives in coordinates that move with the observation, so the scores under several cannot be added. "
+            'Train it with fit_posterior(..., coordinates="prior"), and take posterior.given_all(observations).'
+        )
+    if score.frame.mixing is not None:
+        raise ValueError("`score` has a frame with a mixing matrix. Combine scores of plain coordinates.")
     if method not in get_args(Combination):
         raise ValueError(f"`method` must be one of {list(get_args(Combination))}, got {method!r}.")
     if chunk_size is not None and chunk_size < 1:

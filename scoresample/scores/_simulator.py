@@ -495,7 +495,15 @@ def _standardised(made: Any) -> Any:
     if made.is_normal:
         return made
     draws = np.asarray(made.draw_prior(jax.random.key(1), _NUM_PILOT_DRAWS), np.float64)
-    normal = np.repeat(made.sites.normal, [int(np.prod(shape)) for shape in made.sites.shapes])
+    sizes = [int(np.prod(shape)) for shape in made.sites.shapes]
+    normal = np.repeat(made.sites.normal, sizes)
+    usable = normal | (np.isfinite(draws).all(axis=0) & (draws.std(axis=0) > 0))
+    if not usable.all():
+        names = sorted({name for name, good in zip(np.repeat(made.sites.names, sizes), usable, strict=True) if not good})
+        raise ValueError(
+            f"`prior`: draws of {names} are not finite in unbounded coordinates, or never vary: in this precision they "
+            "reach the bounds of their support. Use another parametrisation of the prior, or float64."
+        )
     dtype = jnp.asarray(0.0).dtype
     location = jnp.asarray(np.where(normal, 0.0, draws.mean(axis=0)), dtype)
     scale = jnp.asarray(np.where(normal, 1.0, draws.std(axis=0)), dtype)

@@ -13,6 +13,8 @@ from scoresample.nn import MeanNetwork
 
 _WEIGHT_DECAY = 1e-3
 _RIDGE = 1e-6
+_ERRORS = 2.0
+"""Standard errors by which residuals must differ to be taken for larger."""
 _LOOKS = 40
 """How often the held-out loss is taken."""
 _DECAY = 0.99
@@ -35,8 +37,11 @@ def fit_mean(
     num_epochs: int,
     batch_size: int,
     learning_rate: float,
-) -> MeanNetwork:
+) -> tuple[MeanNetwork, float]:
     """A conditional mean by least squares: its linear part exactly, then the network, in units of what is left over.
+
+    Points that a mean was fitted to lie closer to it than new ones do. What it leaves over of them has to be multiplied
+    by the second result before anything is learned from it; the mixing is that of residuals so multiplied.
 
     Arguments:
         network: the network to train.
@@ -50,7 +55,8 @@ def fit_mean(
         learning_rate: peak of AdamW's rate, before a cosine decay to zero.
 
     Returns:
-        The trained network.
+        The trained network, and by how much its residuals at the points that were not held out are too small: the root
+        of the ratio of mean squares, or 1 where they differ by less than two standard errors.
     """
     train, test = jnp.flatnonzero(~held_out), jnp.flatnonzero(held_out)
     batch_size = min(batch_size, train.size)
@@ -70,9 +76,17 @@ def fit_mean(
     # Weight decay has no business with what least squares found.
     fitted = eqx.tree_at(_by_least_squares, eqx.combine(best, static), _by_least_squares(network))
     rest = np.asarray(whitened - jax.vmap(fitted.shift)(conditions), np.float64)
-    within, outside = (np.mean(rest[np.asarray(rows)] ** 2) for rows in (train, test))
-    root = _symmetric_root(rest.T @ rest / len(rest) * max(outside / within, 1.0))
-    return eqx.tree_at(lambda n: n.mixing, fitted, fitted.root @ jnp.asarray(root, targets.dtype))
+    inflation = _inflation(*(np.mean(rest[np.asarray(rows)] ** 2, axis=1) for rows in (train, test)))
+    rest[np.asarray(train)] *= inflation
+    root = _symmetric_root(rest.T @ rest / len(rest))
+    return eqx.tree_at(lambda n: n.mixing, fitted, fitted.root @ jnp.asarray(root, targets.dtype)), inflation
+
+
+def _inflation(within: np.ndarray, outside: np.ndarray) -> float:
+    """The root of the ratio of the means of two samples, where it is above 1 by more than chance."""
+    ratio = outside.mean() / within.mean()
+    error = ratio * np.hypot(*(x.std() / np.sqrt(x.size) / x.mean() for x in (within, outside)))
+    return float(np.sqrt(ratio)) if ratio > 1 + _ERRORS * error else 1.0
 
 
 def _optimiser(learning_rate: float, steps: int) -> optax.GradientTransformation:

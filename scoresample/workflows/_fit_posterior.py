@@ -285,12 +285,17 @@ def fit_posterior(
     # The rows that fit_score holds out too: all trainings are compiled once, and choices look at what none has seen.
     held_out = jnp.asarray(held_out_rows(key_fit, first, settings.get("validation_fraction", 0.1)))
     plain = MeanNetwork(joint.dimension, **training.shape, width=width, key=key_network)
-    fitted = plain
+    fitted, inflation = plain, 1.0
     if coordinates != "prior":
-        fitted = fit_mean(
+        fitted, inflation = fit_mean(
             plain, positions, conditions, held_out, key=key_pilot, num_epochs=_MEAN_EPOCHS, batch_size=256,
             learning_rate=1e-3,
         )  # fmt: skip
+
+    def residuals(centre: MeanNetwork) -> Array:
+        z = _residuals(centre, positions, conditions)
+        return z if centre is plain else jnp.where(held_out[:, None], z, inflation * z)
+
     if coordinates == "best":
         test = np.flatnonzero(held_out)[:_MOST_PILOT_POINTS]
         others = jax.tree.map(lambda x: x[test], (positions, conditions))
@@ -298,7 +303,7 @@ def fit_posterior(
         alone = {name: value for name, value in settings.items() if name not in _OF_THE_LAST}
         # One network and no gradients, whatever the last training has: the choice is one of coordinates.
         pilot = _Training(joint, encoding, False, width, depth, process, alone)
-        scores = [pilot.fit(centre, positions, conditions, epochs, key_fit) for centre in (plain, fitted)]
+        scores = [pilot.fit(centre, residuals(centre), conditions, epochs, key_fit) for centre in (plain, fitted)]
         # Without the simulator, for which it would be compiled anew.
         bare = [eqx.tree_at(lambda s: s.constrain, score, named_sites) for score in scores]
         logs = [float(mean_log_density(score, *others, pilot.sigma_range)) for score in bare]
@@ -306,7 +311,7 @@ def fit_posterior(
     if num_simulations is None:
         score = training.fit_fresh(fitted, num_epochs, key_fit)
     else:
-        score = training.fit(fitted, positions, conditions, num_epochs, key_fit)
+        score = training.fit(fitted, residuals(fitted), conditions, num_epochs, key_fit)
     return AmortisedPosterior(joint, score, encoding, fitted is plain)
 
 
@@ -329,10 +334,10 @@ class _Training:
         return self.settings.get("sigma_range", _SETTINGS["sigma_range"])
 
     def fit(
-        self, centre: MeanNetwork, positions: Array, conditions: Encoded, num_epochs: int, key: Array
+        self, centre: MeanNetwork, residuals: Array, conditions: Encoded, num_epochs: int, key: Array
     ) -> CentredScore:
         """Train the score of what a normal law for every observation leaves over."""
-        return self._fit(_residuals(centre, positions, conditions), conditions, centre, num_epochs, key)
+        return self._fit(residuals, conditions, centre, num_epochs, key)
 
     def fit_fresh(self, centre: MeanNetwork, num_epochs: int, key: Array) -> CentredScore:
         """The same with new simulations in every epoch."""

@@ -105,7 +105,7 @@ def reweight(
             f"`draws`: none of the {log_weights.size} draws gets a weight; {int(failed.sum())} densities are not "
             "finite. Check that the target has mass where the draws are, and that the densities can be evaluated there."
         )
-    log_z, log_z_se = _log_ratio(log_weights[~failed], before[~failed])
+    log_z, log_z_se = _log_ratio(log_weights.ravel(), np.where(np.isnan(before), -np.inf, before).ravel())
     smoothed, pareto_k = pareto_smoothed(log_weights.ravel())
     kept = smoothed.reshape(shape) if smooth else log_weights
     kept = kept - kept.max()
