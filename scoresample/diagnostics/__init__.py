@@ -46,6 +46,7 @@ from scoresample.diagnostics._pareto import SmoothedWeights as SmoothedWeights
 from scoresample.diagnostics._pareto import pareto_smoothed as pareto_smoothed
 from scoresample.diagnostics._posterior_predictive import PosteriorPredictiveCheck as PosteriorPredictiveCheck
 from scoresample.diagnostics._posterior_predictive import compare_replicates as compare_replicates
+from scoresample.diagnostics._posterior_predictive import replicates_needed as replicates_needed
 from scoresample.diagnostics._quantities import coordinates as coordinates
 from scoresample.diagnostics._quantities import quantities as quantities
 from scoresample.diagnostics._sampling_budget import SamplingBudget as SamplingBudget

@@ -1,5 +1,7 @@
 """Posterior-predictive checks: observed statistics among those of replicated data."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -123,6 +125,13 @@ def compare_replicates(
     distances = _squared_distances(np.vstack([observed, replicated]))
     joint = float(np.mean(distances >= distances[0] * (1 - 1e-9)))
     limits = (level / 2, level / 2 / len(observed))
+    if 2 / (num + 1) > limits[1]:
+        warnings.warn(
+            f"`replicated`: with {num} replicates no single one of {len(observed)} statistics can be told to be off at "
+            f"a level of {level:g}; only all together can. Take {replicates_needed(len(observed), level)}, or fewer "
+            "statistics.",
+            stacklevel=2,
+        )
     cause = "Together, the statistics of the data are not like those of data simulated from the posterior's draws."
     checks = [Check("posterior-predictive p-value, joint", joint, limits[0], joint > limits[0], cause, _REMEDY)]
     for index, name in enumerate(names):
@@ -135,6 +144,11 @@ def compare_replicates(
     return PosteriorPredictiveCheck(
         names, observed, replicated, tails, float(distances[0]), distances[1:], joint, float(level), checks
     )
+
+
+def replicates_needed(num_statistics: int, level: float) -> int:
+    """The fewest replicates with which each of some statistics can fail its share of a level."""
+    return math.ceil(4 * num_statistics / level)
 
 
 def _squared_distances(rows: np.ndarray) -> np.ndarray:

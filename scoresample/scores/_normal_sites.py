@@ -42,8 +42,19 @@ def site_map(distribution: Any) -> SiteMap:
 def coordinate_shape(distribution: Any) -> tuple[int, ...]:
     """The shape of a site's coordinates: its own, or that of its unconstrained space."""
     if _from_normal(distribution) is not None:
-        return distribution.shape()
+        return _normal_shape(distribution, distribution.shape())
     return dist.biject_to(distribution.support).inverse_shape(distribution.shape())
+
+
+def _normal_shape(distribution: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the normal coordinates of values of a shape: transforms may change it."""
+    if isinstance(distribution, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        return _normal_shape(distribution.base_dist, shape)
+    if isinstance(distribution, dist.TransformedDistribution):
+        for transform in reversed(distribution.transforms):
+            shape = transform.inverse_shape(shape)
+        return _normal_shape(distribution.base_dist, shape)
+    return shape
 
 
 def _from_normal(distribution: Any) -> Callable[[Array], Array] | None:
@@ -67,7 +78,7 @@ def _from_normal(distribution: Any) -> Callable[[Array], Array] | None:
             return lambda u: distribution.loc + distribution.scale * quantile(u)
     if isinstance(distribution, dist.Uniform):
         low, high = _arrays(distribution.low, distribution.high)
-        return lambda u: low + (high - low) * ndtr(u)
+        return lambda u: jnp.where(u < 0, low + (high - low) * ndtr(u), high - (high - low) * ndtr(-u))
     if isinstance(distribution, dist.Exponential):
         return lambda u: _exponential(u) / distribution.rate
     return _by_quantiles(distribution)

@@ -172,6 +172,29 @@ class _InCoordinates(Messenger):
             self.log_priors.append(msg["fn"].log_prob(msg["value"]).sum() + mapped.log_volume(coordinates))
 
 
+class _Observed(Messenger):
+    """Gives observed sites their values, in the types that the model draws.
+
+    What is missing is filled with a draw of the site, whose term is left out: a value in its support, whatever the
+    parameters, so that the derivatives of the terms that are left out are finite.
+    """
+
+    def __init__(self, fn: Callable[..., Any], values: Mapping[str, Array]) -> None:
+        super().__init__(fn)
+        self.values = values
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] != "sample" or msg["name"] not in self.values:
+            return
+        value, law = self.values[msg["name"]], msg["fn"]
+        drawn = jax.lax.stop_gradient(law.sample(msg["kwargs"]["rng_key"]))
+        if not jnp.issubdtype(drawn.dtype, jnp.floating):
+            value = jnp.where(jnp.isnan(value), drawn, jnp.round(value)).astype(drawn.dtype)
+        else:
+            value = jnp.where(jnp.isnan(value), drawn, value)
+        msg["value"], msg["is_observed"] = value, True
+
+
 class NumPyroSimulator(AbstractSimulator):
     """A NumPyro model as a simulator, and as an exact density at once; made by [`simulator`][scoresample.simulator].
 
@@ -202,7 +225,7 @@ class NumPyroSimulator(AbstractSimulator):
     def _trace(self, position: Array, observation: Observation | None, key: Array) -> tuple[dict[str, Any], Array]:
         seeded = handlers.seed(self.model, key)
         if observation is not None:
-            seeded = handlers.condition(seeded, self._named(observation))
+            seeded = _Observed(seeded, self._named(observation))
         placed = _InCoordinates(seeded, self.sites.coordinates(position))
         with handlers.block():
             trace = handlers.trace(placed).get_trace(*self.model_args, **self.model_kwargs)
@@ -228,17 +251,12 @@ class NumPyroSimulator(AbstractSimulator):
         return self._trace(position, None, jax.random.key(0))[1] + jnp.log(self.sites.scale).sum()
 
     def log_likelihood(self, position: Float[Array, " d"], observation: Observation) -> Float[Array, ""]:
-        """The log density of the observed sites, and all factors of the model."""
-        filled = jax.tree.map(lambda x: jnp.where(jnp.isnan(x), _HARMLESS, x), observation)
-        trace, _ = self._trace(position, filled, jax.random.key(0))
+        """The log density of the observed sites."""
+        trace, _ = self._trace(position, observation, jax.random.key(0))
         total = jnp.zeros((), position.dtype)
-        for name, site in trace.items():
-            if site["type"] != "sample" or name in self.sites.names:
-                continue
-            if name in self.observed:
-                terms = _terms_of_present(site["fn"], site["value"], self._named(observation)[name])
-            else:
-                terms = site["fn"].log_prob(site["value"])
+        for name, values in self._named(observation).items():
+            site = trace[name]
+            terms = _terms_of_present(site["fn"], site["value"], values)
             if site["scale"] is not None:
                 terms = jnp.asarray(site["scale"]) * terms
             total = total + terms.sum()
@@ -267,10 +285,6 @@ def _terms_of_present(distribution: Any, filled: Array, observation: Array) -> A
     every, some = missing.all(axis=joint), missing.any(axis=joint)
     terms = jnp.where(every, 0, jnp.where(some, jnp.nan, terms))
     return terms.sum(axis=tuple(range(terms.ndim - (event_dim - parts.event_dim), terms.ndim)))
-
-
-_HARMLESS = 0.5
-"""In the place of missing entries, whose terms are left out: within most supports."""
 
 
 class FunctionSimulator(AbstractSimulator):
@@ -465,7 +479,20 @@ def _numpyro_simulator(
             f"`observed`: {given} have values already. Leave the observations out of `model_args` and `model_kwargs` "
             "(None in their place), so that the model draws them."
         )
-    latent = {n: s["fn"] for n, s in samples.items() if not s["is_observed"] and n not in observed}
+    fixed = sorted(name for name, site in samples.items() if site["is_observed"] and name not in observed)
+    if fixed:
+        raise ValueError(
+            f"`model`: {fixed} are observed sites or factors beside those named. Simulations cannot follow them, and "
+            "the exact density would belong to another posterior. Name them in `observed`, or leave them out."
+        )
+    partial = sorted(n for n, s in trace.items() if s["type"] == "plate" and s["args"][1] not in (None, s["args"][0]))
+    scaled = sorted(n for n, s in samples.items() if n not in observed and s["scale"] is not None)
+    if partial or scaled:
+        raise ValueError(
+            f"`model`: {partial or scaled} subsample their plates or scale the density of the prior, which simulations "
+            "cannot follow. Write the model without."
+        )
+    latent = {n: s["fn"] for n, s in samples.items() if n not in observed}
     if not latent:
         raise ValueError("`model`: there is no latent site to infer.")
     _check_continuous(latent)
@@ -497,9 +524,10 @@ def _standardised(made: Any) -> Any:
     draws = np.asarray(made.draw_prior(jax.random.key(1), _NUM_PILOT_DRAWS), np.float64)
     sizes = [int(np.prod(shape)) for shape in made.sites.shapes]
     normal = np.repeat(made.sites.normal, sizes)
-    usable = normal | (np.isfinite(draws).all(axis=0) & (draws.std(axis=0) > 0))
+    with np.errstate(invalid="ignore"):
+        usable = normal | (np.isfinite(draws).all(axis=0) & (draws.std(axis=0) > 0))
     if not usable.all():
-        names = sorted({name for name, good in zip(np.repeat(made.sites.names, sizes), usable, strict=True) if not good})
+        names = sorted(set(np.repeat(made.sites.names, sizes)[~usable].tolist()))
         raise ValueError(
             f"`prior`: draws of {names} are not finite in unbounded coordinates, or never vary: in this precision they "
             "reach the bounds of their support. Use another parametrisation of the prior, or float64."

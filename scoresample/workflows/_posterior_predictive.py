@@ -18,7 +18,7 @@ from scoresample.diagnostics import (
 from scoresample.inference import Draws, check_count, check_key
 from scoresample.scores import Position, named_sites
 
-_FEWEST_REPLICATES = 50
+_FEWEST_REPLICATES, _REPLICATES, _MOST_REPLICATES = 50, 1000, 20_000
 
 
 def posterior_predictive_check(
@@ -28,7 +28,7 @@ def posterior_predictive_check(
     *,
     key: Array,
     statistics: Callable[[PyTree], Mapping[str, Array]] | None = None,
-    num_replicates: int = 1000,
+    num_replicates: int | None = None,
     level: float = 0.05,
 ) -> PosteriorPredictiveCheck:
     """Simulate data from draws of a posterior, and compare them with what was observed.
@@ -43,7 +43,8 @@ def posterior_predictive_check(
         observed: one observation, a tree of arrays like the simulator's.
         key: random key.
         statistics: observation -> named scalars or arrays to compare; by default every number of the observation.
-        num_replicates: how many data sets to simulate, at least 50; from fewer draws some are used again.
+        num_replicates: how many data sets to simulate, at least 50; from fewer draws some are used again. By default
+            1,000, or as many (up to 20,000) as it takes for every statistic to be able to fail its share of the level.
         level: the probability that data which are one more replicate fail any check.
 
     Returns:
@@ -70,6 +71,10 @@ def posterior_predictive_check(
     """
     if not isinstance(draws, Draws):
         raise TypeError(f"`draws` must be Draws, got {type(draws).__name__}. `sample` returns them.")
+    show = named_sites if statistics is None else statistics
+    shown = len(_rows(show, jax.tree.map(lambda x: jnp.asarray(x)[None], observed))[0])
+    if num_replicates is None:
+        num_replicates = min(max(_REPLICATES, replicates_needed(shown, level)), _MOST_REPLICATES)
     num = check_count("num_replicates", num_replicates, _FEWEST_REPLICATES, "Fewer cannot give small probabilities.")
     key = check_key(key)
     chosen = systematic_resample(normalized_weights(draws), num, seed=int(jax.random.bits(key)))
@@ -79,7 +84,6 @@ def posterior_predictive_check(
     simulated = jax.tree.map(lambda x: x.shape[1:], replicated)
     if one != simulated:
         raise ValueError(f"`observed` has the shapes {one}, but `simulator` makes {simulated}. Pass one observation.")
-    show = named_sites if statistics is None else statistics
     names, rows = _rows(show, replicated)
     _, observed_row = _rows(show, jax.tree.map(lambda x: jnp.asarray(x)[None], observed))
     return compare_replicates(observed_row[0], rows, names=names, level=level)

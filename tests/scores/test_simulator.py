@@ -117,6 +117,77 @@ def test_independent_numbers_go_missing_one_by_one_and_joint_ones_together() -> 
     assert bool(jnp.isnan(made.log_likelihood(u, half)))
 
 
+def late() -> None:
+    start = numpyro.sample("start", dist.Normal(0.0, 1.0))
+    with numpyro.plate("times", 2):
+        law = dist.TransformedDistribution(
+            dist.LogNormal(0.0, 1.0).expand([2]), dist.transforms.AffineTransform(start, 1.0)
+        )
+        numpyro.sample("x", law)
+
+
+def test_missing_numbers_have_no_derivatives_either() -> None:
+    """Of a law whose support moves with the parameters."""
+    made = ss.simulator(late, observed="x")
+    u, x = jnp.ones(1), jnp.array([2.5, jnp.nan])
+    value, slope = jax.value_and_grad(made.log_likelihood)(u, x)
+    whole = stats.lognorm(1).logpdf(1.5)
+    np.testing.assert_allclose(value, whole, rtol=1e-5)
+    np.testing.assert_allclose(slope[0], (1 + np.log(1.5)) / 1.5, rtol=1e-5)
+
+
+def kinds() -> None:
+    tilt = numpyro.sample("tilt", dist.Normal(0.0, 1.0))
+    with numpyro.plate("items", 4):
+        numpyro.sample("kind", dist.Categorical(logits=tilt * jnp.arange(3.0)))
+
+
+def test_categories_have_a_likelihood_and_may_be_missing() -> None:
+    made = ss.simulator(kinds, observed="kind")
+    u = jnp.array([0.7])
+    logs = np.log(np.exp(0.7 * np.arange(3)) / np.exp(0.7 * np.arange(3)).sum())
+    # Numbers that went through a network's encoding are off by rounding.
+    seen = jnp.array([0.0, 1.9999999, jnp.nan, 1.0000001])
+    np.testing.assert_allclose(made.log_likelihood(u, seen), logs[[0, 2, 1]].sum(), rtol=1e-5)
+
+
+STICKS = dist.TransformedDistribution(
+    dist.Normal(0.0, 1.0).expand([3, 2]).to_event(1), dist.transforms.StickBreakingTransform()
+)
+
+
+@pytest.mark.parametrize(("law", "shape"), [(dist.ZeroSumNormal(1.0, (4,)), (3,)), (STICKS, (3, 2))])
+def test_transforms_that_change_shapes_have_coordinates_of_their_base(law: Any, shape: tuple[int, ...]) -> None:
+    assert coordinate_shape(law) == shape
+    u = jax.random.normal(jax.random.key(0), shape)
+    value = site_map(law).to_value(u)
+    assert value.shape == law.shape()
+    np.testing.assert_allclose(value.sum(axis=-1), 0.0 if shape == (3,) else 1.0, atol=1e-5)
+
+
+def with_factor() -> None:
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    numpyro.factor("more", -(a**2))
+    numpyro.sample("y", dist.Normal(a, 1.0))
+
+
+def with_subsample() -> None:
+    a = numpyro.sample("a", dist.Normal(0.0, 1.0))
+    with numpyro.plate("items", 10, subsample_size=3):
+        numpyro.sample("y", dist.Normal(a, 1.0))
+
+
+@pytest.mark.parametrize(("model", "words"), [(with_factor, "'more'.*factors"), (with_subsample, "subsample")])
+def test_what_simulations_cannot_follow_is_refused(model: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ss.simulator(model, observed="y")
+
+
+def test_priors_at_the_bounds_of_their_support_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'theta'.*float64"):
+        ss.simulator(lambda key, theta: theta, dist.Gamma(0.02, 1.0))
+
+
 def loose() -> None:
     rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
     shares = numpyro.sample("shares", dist.Dirichlet(jnp.array([1.0, 2.0, 3.0])))
