@@ -42,6 +42,8 @@ from scoresample.diagnostics._moments import moment_estimates as moment_estimate
 from scoresample.diagnostics._null import Distance as Distance
 from scoresample.diagnostics._null import energy_distance_to_reference as energy_distance_to_reference
 from scoresample.diagnostics._null import sliced_wasserstein_to_reference as sliced_wasserstein_to_reference
+from scoresample.diagnostics._pareto import SmoothedWeights as SmoothedWeights
+from scoresample.diagnostics._pareto import pareto_smoothed as pareto_smoothed
 from scoresample.diagnostics._posterior_predictive import PosteriorPredictiveCheck as PosteriorPredictiveCheck
 from scoresample.diagnostics._posterior_predictive import compare_replicates as compare_replicates
 from scoresample.diagnostics._quantities import coordinates as coordinates

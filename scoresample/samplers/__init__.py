@@ -9,6 +9,7 @@ from scoresample.samplers._base import ParticleInfo as ParticleInfo
 from scoresample.samplers._base import Plan as Plan
 from scoresample.samplers._blackjax import BlackJAX as BlackJAX
 from scoresample.samplers._catalogue import available_samplers as available_samplers
+from scoresample.samplers._chain_memory import chain_memory as chain_memory
 from scoresample.samplers._chees import DynamicHMC as DynamicHMC
 from scoresample.samplers._default import default_sampler as default_sampler
 from scoresample.samplers._density import require_density as require_density
@@ -30,6 +31,7 @@ from scoresample.samplers._probability_flow import ProbabilityFlowODE as Probabi
 from scoresample.samplers._restart import Restart as Restart
 from scoresample.samplers._reverse_sde import ReverseSDE as ReverseSDE
 from scoresample.samplers._reverse_solver import AbstractReverseSolver as AbstractReverseSolver
+from scoresample.samplers._step_size import tune_step_size as tune_step_size
 from scoresample.samplers._stochastic_gradient import SGHMC as SGHMC
 from scoresample.samplers._stochastic_gradient import SGLD as SGLD
 from scoresample.samplers._tempered_smc import TemperedSMC as TemperedSMC

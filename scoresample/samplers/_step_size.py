@@ -29,23 +29,22 @@ def tune_step_size(
     start = jnp.asarray(dimension ** (-1 / 3) if sampler.step_size is None else sampler.step_size, leaves[0].dtype)
     begin, update, final = dual_averaging()
 
-    def one_chain(position: Position, key: Array) -> tuple[Any, Array]:
+    def one_chain(position: Position, key: Array) -> tuple[Any, Array, Array]:
         key_init, key_steps = jax.random.split(key)
 
-        def body(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], None]:
+        def body(carry: tuple[Any, Any], key: Array) -> tuple[tuple[Any, Any], Array]:
             state, averages = carry
             state, stats = with_parameters(sampler, step_size=jnp.exp(averages.log_x)).step(score, state, key=key)
             accepted = jnp.nan_to_num(stats["acceptance_rate"])
-            return (state, update(averages, sampler.target_acceptance_rate - accepted)), None
+            return (state, update(averages, sampler.target_acceptance_rate - accepted)), stats["n_steps"]
 
         state = sampler.init(score, position, key=key_init)
         averages = jax.tree.map(lambda x: jnp.asarray(x, start.dtype), begin(start))
-        (state, averages), _ = jax.lax.scan(body, (state, averages), jax.random.split(key_steps, num_warmup))
-        return state, final(averages)
+        (state, averages), evaluations = jax.lax.scan(body, (state, averages), jax.random.split(key_steps, num_warmup))
+        return state, final(averages), 1 + jnp.sum(evaluations, dtype=int)
 
-    states, step_sizes = jax.vmap(one_chain)(positions, jax.random.split(key, num_chains))
+    states, step_sizes, evaluations = jax.vmap(one_chain)(positions, jax.random.split(key, num_chains))
     if num_warmup == 0:
         step_sizes = jnp.broadcast_to(start, (num_chains,))
     tuned = with_parameters(for_each_chain(with_parameters(sampler, step_size=start), num_chains), step_size=step_sizes)
-    evaluations = jnp.full((num_chains,), num_warmup + 1)
     return states, tuned, {"num_evaluations": evaluations, "step_size": step_sizes}

@@ -6,18 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from arviz_stats.base.array import array_stats
 from jaxtyping import Array
 
-from scoresample.diagnostics import kish_ess
+from scoresample.diagnostics import kish_ess, pareto_smoothed
 from scoresample.inference import Draws
 from scoresample.scores import AbstractDensityScore, Position
-from scoresample.workflows._doors import check_draws, check_target
-
-_ALIKE = 1e-6
-"""Log weights that differ by less are the same."""
-_NOTHING = 100.0
-"""By how much the log weight of a draw that counts for nothing is below the least."""
+from scoresample.workflows._doors import check_at_least, check_draws, check_target
 
 
 def reweight(
@@ -37,7 +31,8 @@ def reweight(
     A few large weights, a small effective size and a large Pareto k say that the proposal misses part of the target:
     `compare` shows them. Weights cannot tell of regions where no draw is.
 
-    Source: Kong et al. 1994, "Sequential imputations and Bayesian missing data problems", section 4.
+    Source: Kong et al. 1994, "Sequential imputations and Bayesian missing data problems", section 4; for smoothed
+    weights Vehtari et al. 2024, arXiv 1507.02646.
 
     Arguments:
         draws: draws of the proposal, of any kind.
@@ -45,8 +40,9 @@ def reweight(
         proposal: the density that the draws have; None for draws of [`WithDensity`][scoresample.WithDensity], which
             bring their own. For draws by an adaptive probability-flow ODE, without a last denoising:
             [`ProbabilityFlowDensity`][scoresample.ProbabilityFlowDensity] of the same score.
-        smooth: replace the largest weights by the quantiles of a generalised Pareto law fitted to them (Vehtari et al.
-            2024, arXiv 1507.02646): less variance for a little bias. ``info["log_z"]`` stays that of the raw weights.
+        smooth: replace the largest weights by the quantiles of a generalised Pareto law fitted to them, by
+            [`pareto_smoothed`][scoresample.diagnostics.pareto_smoothed]: less variance for a little bias.
+            ``info["log_z"]`` stays that of the raw weights.
         batch_size: evaluate at most this many draws at a time, to bound memory.
 
     Returns:
@@ -56,7 +52,8 @@ def reweight(
         of both densities are not counted in `nfe`. ``info["log_z"]`` is the logarithm of the mean weight: an estimate
         of the log evidence of the target, where the proposal's density is normalised; ``info["log_z_se"]`` is its
         standard error, which means little where ``info["pareto_k"]``, the shape of the tail of the weights, is above
-        0.7: the mean of so few large weights has not settled. ``info["ess"]`` is Kish's effective size.
+        0.7: the mean of so few large weights has not settled. That shape is -inf for equal weights and nan for fewer
+        than 30. ``info["ess"]`` is Kish's effective size of the new weights.
 
     Raises:
         TypeError: if `draws` are no Draws, or a density is a bare score or a path.
@@ -87,72 +84,70 @@ def reweight(
     for name, density in (("target", target), ("proposal", proposal)):
         if density is not None:
             check_target(name, density, draws)
-    if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
-        raise ValueError(f"`batch_size` must be a whole number of at least 1, or None, got {batch_size!r}.")
+    if batch_size is not None:
+        check_at_least(1, batch_size=batch_size)
     shape = (draws.num_chains, draws.num_draws)
-    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), draws.position)
-    above = _log_densities(target, flat, batch_size).reshape(shape)
+    above = log_densities(target, draws, batch_size)
     if proposal is None:
         below = np.asarray(draws.stats["log_proposal"], np.float64)
     else:
-        below = _log_densities(proposal, flat, batch_size).reshape(shape)
+        below = log_densities(proposal, draws, batch_size)
     before = np.zeros(shape) if draws.log_weights is None else np.asarray(draws.log_weights, np.float64)
-    log_weights = before
     # A target of -inf has no mass here; a draw where the proposal has none cannot be one of its draws.
-    failed = np.isnan(above) | np.isposinf(above) | ~np.isfinite(below) | np.isnan(log_weights)
+    failed = np.isnan(above) | np.isposinf(above) | ~np.isfinite(below) | np.isnan(before)
     failed = failed | np.asarray(draws.stats.get("weight_failed", False))
     if proposal is None:
         # Where the map of a sampler folds, its density is not the one that it says.
         failed = failed | np.asarray(draws.stats.get("folded", False))
-    log_weights = np.where(failed, -np.inf, log_weights + above - np.where(failed, 0.0, below))
+    log_weights = np.where(failed, -np.inf, before + above - np.where(failed, 0.0, below))
     if not np.isfinite(log_weights.max()):
         raise ValueError(
             f"`draws`: none of the {log_weights.size} draws gets a weight; {int(failed.sum())} densities are not "
             "finite. Check that the target has mass where the draws are, and that the densities can be evaluated there."
         )
-    totals = [np.logaddexp.reduce(np.where(failed, -np.inf, x).ravel()) for x in (log_weights, before)]
-    weights = np.exp(log_weights - log_weights.max())
-    pareto_k, smoothed = pareto_smoothed(log_weights)
+    log_z, log_z_se = _log_ratio(log_weights[~failed], before[~failed])
+    smoothed, pareto_k = pareto_smoothed(log_weights.ravel())
+    if smooth:
+        log_weights = smoothed.reshape(shape)
+    log_weights = log_weights - log_weights.max()
     facts = {
         "num_failed_weights": int(failed.sum()),
-        "log_z": float(totals[0] - totals[1]),
-        "log_z_se": float(weights.std() / weights.mean() / np.sqrt(weights.size)),
+        "log_z": log_z,
+        "log_z_se": log_z_se,
         "pareto_k": pareto_k,
-        "ess": kish_ess(weights),
+        "ess": kish_ess(np.exp(log_weights)),
     }
-    kept = smoothed if smooth else log_weights
     return dataclasses.replace(
         draws,
-        log_weights=jnp.asarray(kept - kept.max(), jnp.result_type(float)),
+        log_weights=jnp.asarray(log_weights, jnp.result_type(float)),
         stats={**draws.stats, "weight_failed": failed},
         info={**draws.info, **facts},
     )
 
 
-def pareto_smoothed(log_weights: np.ndarray) -> tuple[float, np.ndarray]:
-    """The shape of the tail of weights, and Pareto-smoothed log weights.
+def _log_ratio(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+    """``log(sum after / sum before)`` of two sets of weights by their logarithms, and its standard error."""
+    log_ratio = np.logaddexp.reduce(after) - np.logaddexp.reduce(before)
+    after = after - log_ratio
+    largest = max(np.max(after), np.max(before))
+    new, old = np.exp(after - largest), np.exp(before - largest)
+    return float(log_ratio), float(np.sqrt(np.sum((new - old) ** 2)) / np.sum(old))
 
-    Where all weights are alike there is no tail: the shape is then minus infinity, and nothing is smoothed.
+
+def log_densities(density: AbstractDensityScore, draws: Draws, batch_size: int | None = None) -> np.ndarray:
+    """The log densities of all draws, in double precision on the host; the last batch is filled up with the first.
+
+    Returns:
+        An array of shape (chain, draw).
     """
-    flat = np.asarray(log_weights, np.float64).ravel()
-    finite = np.isfinite(flat)
-    if np.ptp(flat[finite]) < _ALIKE:
-        return float("-inf"), log_weights
-    # Its argument is minus the logarithm of the weights.
-    smoothed, shape = array_stats.psislw(-np.where(finite, flat, flat[finite].min() - _NOTHING))
-    smoothed = np.where(finite, smoothed, -np.inf).reshape(log_weights.shape)
-    return float(shape), smoothed
-
-
-def _log_densities(density: AbstractDensityScore, flat: Position, batch_size: int | None) -> np.ndarray:
-    """The log densities of all draws, in double precision on the host; the last batch is filled up with the first."""
-    num = jax.tree.leaves(flat)[0].shape[0]
+    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), draws.position)
+    num = draws.num_chains * draws.num_draws
     size = num if batch_size is None else min(batch_size, num)
     values = []
     for start in range(0, num, size):
         index = np.arange(start, start + size) % num
         values.append(np.asarray(_evaluate(density, jax.tree.map(lambda x, i=index: x[i], flat)), np.float64))
-    return np.concatenate(values)[:num]
+    return np.concatenate(values)[:num].reshape(draws.num_chains, draws.num_draws)
 
 
 @eqx.filter_jit

@@ -1,6 +1,7 @@
 """Weights that turn the draws of one density into those of another."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,63 @@ def test_draws_of_a_biased_flow_are_turned_into_those_of_the_target() -> None:
     assert_mean(weighted, mean)
     with pytest.raises(AssertionError):
         assert_mean(draws, mean)
+
+
+def own_draws(num_samples: int = 500) -> ss.Draws:
+    """Draws of a crude run with the density of this very run."""
+    flow = ss.WithDensity(ss.ProbabilityFlowODE(num_steps=5))
+    settings: dict[str, Any] = {"key": jax.random.key(0), "num_samples": num_samples, "progress": False}
+    return ss.sample(ss.perturb(WIDE, ss.VP()), flow, **settings)
+
+
+def test_draws_with_their_own_density_need_no_proposal() -> None:
+    draws = own_draws()
+    weighted = ss.reweight(draws, NARROW)
+    expected = np.asarray(jax.vmap(NARROW.logdensity)(jnp.asarray(draws.position[0]))) - draws.stats["log_proposal"][0]
+    np.testing.assert_allclose(log_weights(weighted)[0], expected - expected.max(), atol=1e-4)
+    assert abs(weighted.info["log_z"]) < 5 * weighted.info["log_z_se"] < 0.2
+    assert weighted.info["ess"] == pytest.approx(kish_ess(normalized_weights(weighted)), rel=1e-4)
+    assert -3 < weighted.info["pareto_k"] < 0.7
+    assert_mean(weighted, np.array([0.5, 0.0]))
+    smoothed = ss.reweight(draws, NARROW, smooth=True)
+    assert smoothed.info["log_z"] == weighted.info["log_z"]
+    assert np.abs(log_weights(smoothed) - log_weights(weighted)).max() > 1e-3
+    assert log_weights(smoothed).max() == 0
+    assert_mean(smoothed, np.array([0.5, 0.0]))
+    with pytest.raises(ValueError, match="`draws` have weights already"):
+        ss.reweight(smoothed, NARROW)
+    with pytest.raises(ValueError, match=r"`proposal`: these draws .*WithDensity"):
+        ss.reweight(wide_draws(5), NARROW)
+
+
+def test_folded_draws_get_no_weight() -> None:
+    draws = own_draws(10)
+    folded = np.arange(40)[None] % 7 == 0
+    draws = dataclasses.replace(draws, stats={**draws.stats, "folded": folded})
+    weighted = ss.reweight(draws, NARROW)
+    np.testing.assert_array_equal(weighted.stats["weight_failed"], folded)
+    np.testing.assert_array_equal(np.isneginf(log_weights(weighted)), folded)
+    assert ss.reweight(draws, NARROW, WIDE).info["num_failed_weights"] == 0
+
+
+def test_a_perfect_proposal_has_equal_weights() -> None:
+    weighted = ss.reweight(wide_draws(), WIDE, WIDE, smooth=True)
+    assert weighted.info["pareto_k"] == -np.inf
+    assert weighted.info["ess"] == 4000
+    assert weighted.info["log_z"] == weighted.info["log_z_se"] == 0
+
+
+def test_the_error_of_the_evidence_is_that_of_repeated_runs() -> None:
+    """Of 100 runs, each of 100 draws; and of a second step, whose ratio is of weighted draws."""
+    draws = wide_draws(10_000)
+    runs = [dataclasses.replace(draws, position=draws.position[:, k : k + 100]) for k in range(0, 10_000, 100)]
+    runs = [dataclasses.replace(run, stats={}) for run in runs]
+    once = [ss.reweight(run, NARROW, WIDE) for run in runs]
+    again = [ss.reweight(run, WIDE, NARROW) for run in once]
+    for found, spread in ((once, 0.25), (again, 0.25)):
+        values = np.array([run.info["log_z"] for run in found])
+        errors = np.array([run.info["log_z_se"] for run in found])
+        assert abs(np.median(errors) / values.std() - 1) < spread
 
 
 @pytest.mark.usefixtures("unchecked_types")
