@@ -172,13 +172,13 @@ def certify(
     weighted = dataclasses.replace(
         raw,
         log_weights=jnp.asarray(smoothed, jnp.result_type(float)),
-        info={**raw.info, "ess": kish_ess(np.exp(smoothed))},
+        info={**raw.info, "ess": kish_ess(np.exp(smoothed)), "smoothed": True},
     )
     facts = _facts(draws, raw, own_density=proposal is None)
     checks = _checks(facts)
     verdict, chosen = _of_weights(facts, draws, weighted)
     if verdict == "do not use" and polish and _may_be_polished(facts):
-        polished = polished_draws(weighted, target, key=key, num_steps=num_steps, batch_size=batch_size)
+        polished = polished_draws(raw, target, key=key, num_steps=num_steps, batch_size=batch_size)
         checks = checks + polished.info["checks"]
         if all(check.passed for check in polished.info["checks"]) and not polished.stats["non_finite"].any():
             verdict, chosen = "use polished", polished

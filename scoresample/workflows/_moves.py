@@ -52,7 +52,7 @@ def moved(
         dense: whether the coordinates use correlations, or None where there are draws enough.
         batch_size: the most chains at a time.
     """
-    key_resample, key_tune, key_move, key_memory, key_regions = jax.random.split(key, 5)
+    key_resample, key_tune, key_move, key_memory = jax.random.split(key, 4)
     shape = (draws.num_chains, draws.num_draws)
     rows = coordinates(draws).reshape(shape[0] * shape[1], -1)
     ancestors = np.arange(len(rows))
@@ -63,7 +63,8 @@ def moved(
     rows = rows[ancestors]
     _check_starts(draws, target, ancestors, batch_size)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], jnp.asarray(x[:0]).dtype), draws.position)
-    score, u = whitened(target, like, rows, dense=dense)
+    settled = draws.log_weights is not None
+    score, u, num_scores = whitened(target, like, rows, settled=settled, dense=dense, batch_size=batch_size)
     starts = jnp.asarray(u, float)
     if isinstance(sampler, NUTS):
         sampler = dataclasses.replace(sampler, inverse_mass_matrix=jnp.ones(starts.shape[1]))
@@ -93,9 +94,9 @@ def moved(
         }
     )
     if not checks[0].passed:
-        instead = regional_checks(draws, ancestors, np.asarray(u), run[:3], key_regions)
+        instead = regional_checks(draws, ancestors, np.asarray(u), np.asarray(run.end))
         checks = checks if instead is None else instead + checks[1:]
-    evaluations = evaluations + len(rows) + int(run.evaluations.sum())  # one more to check the starts
+    evaluations += num_scores + len(rows) + int(run.evaluations.sum())  # one of each to check the starts
     position = jax.tree.map(
         lambda x, old: np.asarray(x).astype(old.dtype).reshape(*shape, *old.shape[2:]),
         _positions(score, jnp.asarray(run.end)),

@@ -1,43 +1,25 @@
 """Chains that do not cross between regions whose shares are known from weights."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 from scipy.cluster.vq import kmeans2
 
 from scoresample.checks import Check
 from scoresample.diagnostics import kish_ess, normalized_weights, pareto_smoothed
 from scoresample.inference import Draws
-from scoresample.samplers import chain_memory
 
-_NUMBERS = (2, 4, 8, 16)
+_NUMBERS = (2, 4, 8, 16, 32, 64)
 """Of regions, from few to many: with more of them chains have less to forget, and more shares have to be known."""
 _LEAST_ESS, _LEAST_SHARE = 1000.0, 0.1
 """Of the effective size, in all and in the number of draws: fewer leave the shares of regions to a few draws."""
 _MOST_MEMORY = 0.2
-"""Within regions; what the check of chains that cross everywhere asks for."""
+"""Within regions: what is left of the error that draws had inside of them, which their weights have made small."""
 _MOST_WRONG = 0.05
 """Total variation that wrong shares may leave."""
-_FEWEST_CHAINS = 50
-"""In a region, so that its mean and scale are its own and not those of the chains that are looked at."""
+_FEWEST_CHAINS = 30
+"""In a region on the average over its features: fewer fit their own mean and scale."""
 
 
-class _Memory(NamedTuple):
-    """How many regions were looked at, what chains remember within them, and how wrong their shares may be."""
-
-    number: int
-    bound: float
-    wrong: float
-
-
-def regional_checks(
-    draws: Draws, ancestors: np.ndarray, starts: np.ndarray, snapshots: tuple[np.ndarray, ...], key: Array
-) -> list[Check] | None:
+def regional_checks(draws: Draws, ancestors: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[Check] | None:
     """Two checks in the place of that of the chains' memory, where both are passed; None where they are not.
 
     Let ``c`` be the region of a start. If the law of a chain's end depends on its start through c alone, chains from
@@ -52,76 +34,81 @@ def regional_checks(
       ``max w/(1 - k)`` of the mass: the expectation of what the weight at the exceedance 1/n or a larger one carries.
       It is infinite from k = 1 on.
 
-    Regions are found by k-means among the starts. Memory is that of `chain_memory` with the mean and scale of every
-    region taken out, of coordinates and of their squares. A region without draws is no part of this, as anywhere.
+    Smoothed weights do not tell the largest, so that they get no such checks.
+
+    Regions are found by k-means among the starts, in coordinates in which all directions count alike for the chains.
+    Memory is the largest canonical correlation of starts with ends over all moves, between coordinates and their
+    squares with the mean and scale of every region taken out. It is not corrected for chance, which makes it larger. A
+    region without draws is no part of this, as anywhere.
 
     Arguments:
         draws: the weighted draws that chains started from.
         ancestors: which draw each chain started from, (n,).
-        starts: where in coordinates of unit covariance, (n, d).
-        snapshots: where the chains were at three later times, each (n, d).
-        key: random key.
+        starts: where, in the coordinates of the chains, (n, d).
+        ends: where they ended, (n, d).
     """
-    if draws.kind != "independent" or draws.log_weights is None:
+    if draws.kind != "independent" or draws.log_weights is None or draws.info.get("smoothed", False):
         return None
     weights = normalized_weights(draws)
-    tail = pareto_smoothed(np.asarray(draws.log_weights, np.float64).ravel())
+    shape = pareto_smoothed(np.asarray(draws.log_weights, np.float64).ravel()).pareto_k
     ess = kish_ess(weights)
-    if not (tail.pareto_k < 1 and ess >= _LEAST_ESS and ess >= _LEAST_SHARE * len(weights)):
+    if not (shape < 1 and ess >= _LEAST_ESS and ess >= _LEAST_SHARE * len(weights) and np.isfinite(ends).all()):
         return None
-    beyond = float(weights.max()) / (1 - max(tail.pareto_k, 0.0))
-    found = None
+    beyond = float(weights.max()) / (1 - max(shape, 0.0))
     for number in _NUMBERS:
-        labels = kmeans2(starts, number, minit="++", rng=np.random.default_rng(number), missing="warn")[1]
-        counts = np.bincount(labels, minlength=number)
-        wrong = beyond + 0.5 * float(np.sum(np.sqrt(2 / np.pi) * _errors_of_shares(weights[ancestors], labels, number)))
-        if counts.min() < _FEWEST_CHAINS or wrong > _MOST_WRONG:
+        if len(starts) < _FEWEST_CHAINS * number * starts.shape[1]:
             break
-        bound = float(_bound(tuple(_within(x, labels, number) for x in snapshots), key))
-        found = _Memory(number, bound, wrong)
-        if bound <= _MOST_MEMORY:
-            return _checks(found)
+        labels = kmeans2(starts, number, minit="++", rng=np.random.default_rng(number))[1]
+        labels = np.unique(labels, return_inverse=True)[1]
+        wrong = beyond + _error_of_shares(weights[ancestors], labels)
+        if wrong > _MOST_WRONG:
+            break
+        memory = _memory(_within(starts, labels), _within(ends, labels))
+        if memory <= _MOST_MEMORY:
+            return _checks(number, memory, wrong)
     return None
 
 
-def _errors_of_shares(weights: np.ndarray, labels: np.ndarray, number: int) -> np.ndarray:
-    """Standard errors of the weighted shares; the chains, resampled by the weights, make up one factor of them."""
-    inside = labels[:, None] == np.arange(number)
-    return np.sqrt(np.mean(weights[:, None] * (inside - inside.mean(axis=0)) ** 2, axis=0))
+def _error_of_shares(weights: np.ndarray, labels: np.ndarray) -> float:
+    """The mean total variation of weighted shares, by chains: resampling made up one factor of the weights' squares."""
+    inside = labels[:, None] == np.arange(labels.max() + 1)
+    variances = np.mean(weights[:, None] * (inside - inside.mean(axis=0)) ** 2, axis=0)
+    return float(0.5 * np.sum(np.sqrt(2 / np.pi * variances)))
 
 
-def _within(points: np.ndarray, labels: np.ndarray, number: int) -> np.ndarray:
+def _within(points: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Coordinates and their squares, with the mean and the scale of each region taken out."""
-    rows = _standardised(np.asarray(points, np.float64), labels, number)
-    return np.concatenate([rows, _standardised(rows**2, labels, number)], axis=1)
+    rows = _standardised(np.asarray(points, np.float64), labels)
+    return np.concatenate([rows, _standardised(rows**2, labels)], axis=1)
 
 
-def _standardised(rows: np.ndarray, labels: np.ndarray, number: int) -> np.ndarray:
-    counts = np.bincount(labels, minlength=number)[:, None]
-    inside = (labels == np.arange(number)[:, None]).astype(np.float64)
-    centred = rows - ((inside @ rows) / counts)[labels]
-    scale = np.sqrt(inside @ centred**2 / counts)
+def _standardised(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    inside = (labels == np.arange(labels.max() + 1)[:, None]).astype(np.float64)
+    inside = inside / inside.sum(axis=1, keepdims=True)
+    centred = rows - (inside @ rows)[labels]
+    scale = np.sqrt(inside @ centred**2)
     return centred / np.where(scale > 0, scale, 1.0)[labels]
 
 
-_bound: Callable[..., Any] = eqx.filter_jit(
-    lambda snapshots, key: chain_memory(jax.tree.map(jnp.asarray, snapshots), same_law=True, key=key).bound
-)
+def _memory(before: np.ndarray, after: np.ndarray) -> float:
+    """The largest canonical correlation of centred features, (n, p) each."""
+    bases = [np.linalg.qr(features)[0] for features in (before, after)]
+    return float(np.linalg.norm(bases[0].T @ bases[1], ord=2))
 
 
-def _checks(found: _Memory) -> list[Check]:
+def _checks(number: int, memory: float, wrong: float) -> list[Check]:
     return [
         Check(
-            f"memory of the short chains within {found.number} regions",
-            found.bound,
+            f"memory of the short chains within {number} regions",
+            memory,
             _MOST_MEMORY,
             True,
             "Chains remember where in their region they were.",
             "Raise `num_steps`.",
         ),
         Check(
-            f"error of the shares of {found.number} regions",
-            found.wrong,
+            f"error of the shares of {number} regions",
+            wrong,
             _MOST_WRONG,
             True,
             "Chains do not cross between regions, and the weights do not know their shares.",

@@ -53,7 +53,8 @@ def reweight(
         of the log evidence of the target, where the proposal's density is normalised; ``info["log_z_se"]`` is its
         standard error, which means little where ``info["pareto_k"]``, the shape of the tail of the weights, is above
         0.7: the mean of so few large weights has not settled. That shape is -inf for equal weights and nan for fewer
-        than 30. ``info["ess"]`` is Kish's effective size of the new weights.
+        than 30. ``info["ess"]`` is Kish's effective size of the new weights, and
+        ``info["smoothed"]`` whether they are smoothed.
 
     Raises:
         TypeError: if `draws` are no Draws, or a density is a bare score or a path.
@@ -116,6 +117,7 @@ def reweight(
         "log_z_se": log_z_se,
         "pareto_k": pareto_k,
         "ess": kish_ess(np.exp(log_weights)),
+        "smoothed": smooth,
     }
     return dataclasses.replace(
         draws,
