@@ -1,5 +1,7 @@
 """Chains that do not cross between regions whose shares are known from weights."""
 
+import warnings
+
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
@@ -16,7 +18,7 @@ _MOST_MEMORY = 0.2
 _MOST_WRONG = 0.05
 """Total variation that wrong shares may leave."""
 _FEWEST_CHAINS = 30
-"""In a region on the average over its features: fewer fit their own mean and scale."""
+"""In a region on the average, for each coordinate: fewer fit their own mean and scale."""
 
 
 def regional_checks(draws: Draws, ancestors: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[Check] | None:
@@ -58,8 +60,7 @@ def regional_checks(draws: Draws, ancestors: np.ndarray, starts: np.ndarray, end
     for number in _NUMBERS:
         if len(starts) < _FEWEST_CHAINS * number * starts.shape[1]:
             break
-        labels = kmeans2(starts, number, minit="++", rng=np.random.default_rng(number))[1]
-        labels = np.unique(labels, return_inverse=True)[1]
+        labels = _regions(starts, number)
         wrong = beyond + _error_of_shares(weights[ancestors], labels)
         if wrong > _MOST_WRONG:
             break
@@ -67,6 +68,14 @@ def regional_checks(draws: Draws, ancestors: np.ndarray, starts: np.ndarray, end
         if memory <= _MOST_MEMORY:
             return _checks(number, memory, wrong)
     return None
+
+
+def _regions(points: np.ndarray, number: int) -> np.ndarray:
+    """The region of each point, numbered from 0 without gaps; there may be fewer than were asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="One of the clusters is empty", category=UserWarning)
+        labels = kmeans2(points, number, minit="++", rng=np.random.default_rng(number))[1]
+    return np.unique(labels, return_inverse=True)[1]
 
 
 def _error_of_shares(weights: np.ndarray, labels: np.ndarray) -> float:
