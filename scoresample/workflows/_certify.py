@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from scoresample.checks import Check
-from scoresample.diagnostics import kish_ess, pareto_smoothed
+from scoresample.diagnostics import coordinates, effective_sizes, kish_ess, normalized_weights, pareto_smoothed
 from scoresample.inference import Draws
 from scoresample.scores import AbstractDensityScore
 from scoresample.workflows._polish import polish as polished_draws
@@ -45,34 +45,36 @@ class Certificate:
 
     Attributes:
         verdict: ``"use"``, ``"use weighted"``, ``"use polished"`` or ``"do not use"``.
+        total_variation: an estimate of the total variation between the law of the draws as they came and the target:
+            the largest difference between the probabilities that the two give to anything.
+        total_variation_se: its standard error.
+        pareto_k: the shape of the tail of the weights.
+        ess: their effective size, ``(sum w)^2 / sum w^2`` before smoothing, times the share of independent ones that
+            draws of chains, or copies, are worth.
+        ess_share: the effective size over the number of draws.
+        log_evidence: the log evidence of the target, where its density lacks its constant.
+        log_evidence_se: its standard error, which means little where `pareto_k` is above 0.7.
+        checks: each fact with its limit.
         draws: the draws that the verdict is about: as they came, weighted, or polished; the weighted ones, for a look
             at them, where none should be used.
-        pareto_k: the shape of the tail of the weights.
-        ess: their effective size, ``(sum w)^2 / sum w^2``, before smoothing.
-        ess_share: the effective size over the number of draws.
-        total_variation: an estimate of the total variation between the law of the draws as they came and the target.
-        total_variation_se: its standard error.
-        log_evidence: the log evidence of the target, where its density lacks its constant.
-        log_evidence_se: its standard error.
         num_draws: the number of draws.
         num_failed: draws whose weight could not be had, folds among them.
         num_folded: draws at which the sampler's map turns over.
-        checks: each fact with its limit.
     """
 
     verdict: Verdict
-    draws: Draws
+    total_variation: float
+    total_variation_se: float
     pareto_k: float
     ess: float
     ess_share: float
-    total_variation: float
-    total_variation_se: float
     log_evidence: float
     log_evidence_se: float
+    checks: list[Check]
+    draws: Draws
     num_draws: int
     num_failed: int
     num_folded: int
-    checks: list[Check]
 
     def __str__(self) -> str:
         """The verdict in plain words, what it stands on, and what it cannot see."""
@@ -91,7 +93,7 @@ class Certificate:
 
 
 _MEANING = {
-    "use": "The draws are as good as draws of the target: take them without weights.",
+    "use": "The draws are as good as draws of the target: take them as they came.",
     "use weighted": "Take averages under the weights; copies made by resampling are not independent draws.",
     "use polished": "The draws were resampled by their weights and moved until they forgot where they were.",
     "do not use": "Neither weights nor moves make these draws reliable.",
@@ -119,19 +121,24 @@ def certify(
        no weight.
     3. ``"use polished"``: chains from draws resampled by their weights ([`polish`][scoresample.polish], MALA) pass all
        their checks, above all that they forget where they were, modes included; k is at most 1, the effective size at
-       least 100, and at most 1% have no weight.
+       least 100, and at most 1% have no weight. Modes between which chains do not cross are let pass where the weights
+       know their shares: as [`polish`][scoresample.polish] has it, to a total variation of 0.05.
     4. ``"do not use"``, and so wherever a number could not be had.
 
     With q the law of the draws and ``w`` over its mean, the total variation is ``E_q max(1 - w, 0)``: a mean of numbers
     between 0 and 1, so that it is estimated well whatever the tail. The most that any classifier, such as that of a
     two-sample test, can be right is one half plus half of it.
 
+    Draws may be of any kind. Chains, and particles of which some are copies, count for the number of independent draws
+    that they are worth. Draws with weights are held against the target by what they stand for, weights included, and
+    `proposal` is then the density that they have with their weights.
+
     The verdict is about where draws are: **a mode without draws is missed by all of this**, and total variation and k
     are then those of what is seen. Where q has tails far out of which no draw came, the same. And a test for two
     samples that is fed with resampled draws takes copies for independent draws, and finds differences that are none.
 
     Arguments:
-        draws: draws without weights.
+        draws: draws of any kind.
         target: the density to hold them against; it may lack its constant.
         proposal: the density that the draws have, normalised where the log evidence is wanted; None for draws that
             bring their own, by ``WithDensity(ProbabilityFlowODE(...))``.
@@ -145,20 +152,18 @@ def certify(
 
     Raises:
         TypeError: if `draws` are no Draws, or a density is none.
-        ValueError: if the draws do not fit, have weights already, get none, or bring no density where there is no
-            `proposal`.
+        ValueError: if the draws do not fit, get no weight, or bring no density, or have weights already, where there is
+            no `proposal`.
 
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> import scoresample as ss
         >>> target = ss.Gaussian(jnp.zeros(2), 1.0)
-        >>> flow = ss.WithDensity(ss.ProbabilityFlowODE(num_steps=20, solver="dpm-solver++2m"))
+        >>> flow = ss.WithDensity(ss.ProbabilityFlowODE())
         >>> draws = ss.sample(ss.perturb(target, ss.VP()), flow, key=jax.random.key(0), num_samples=250)
         >>> ss.certify(draws, target, key=jax.random.key(1)).verdict
         'use'
     """
-    if isinstance(draws, Draws) and draws.log_weights is not None:
-        raise ValueError("`draws` have weights already. Give them as they came: the weights are made here.")
     raw = reweight(draws, target, proposal, smooth=False, batch_size=batch_size)
     assert raw.log_weights is not None
     log_weights = np.asarray(raw.log_weights, np.float64)
@@ -167,27 +172,27 @@ def certify(
     weighted = dataclasses.replace(
         raw,
         log_weights=jnp.asarray(smoothed, jnp.result_type(float)),
-        info={**raw.info, "ess": kish_ess(np.exp(smoothed))},
+        info={**raw.info, "ess": kish_ess(np.exp(smoothed)), "smoothed": True},
     )
-    facts = _facts(raw, proposal is None)
+    facts = _facts(draws, raw, own_density=proposal is None)
     checks = _checks(facts)
     verdict, chosen = _of_weights(facts, draws, weighted)
     if verdict == "do not use" and polish and _may_be_polished(facts):
-        polished = polished_draws(weighted, target, key=key, num_steps=num_steps, batch_size=batch_size)
+        polished = polished_draws(raw, target, key=key, num_steps=num_steps, batch_size=batch_size)
         checks = checks + polished.info["checks"]
         if all(check.passed for check in polished.info["checks"]) and not polished.stats["non_finite"].any():
             verdict, chosen = "use polished", polished
-    return Certificate(verdict, chosen, **facts._asdict(), checks=checks)
+    return Certificate(verdict, draws=chosen, checks=checks, **facts._asdict())
 
 
 class _Facts(NamedTuple):
     """The numbers of a certificate, by the names that they have there."""
 
+    total_variation: float
+    total_variation_se: float
     pareto_k: float
     ess: float
     ess_share: float
-    total_variation: float
-    total_variation_se: float
     log_evidence: float
     log_evidence_se: float
     num_draws: int
@@ -195,40 +200,60 @@ class _Facts(NamedTuple):
     num_folded: int
 
 
-def _facts(raw: Draws, own_density: bool) -> _Facts:
-    weights = np.exp(np.asarray(raw.log_weights, np.float64).ravel())
-    total_variation, error = total_variation_by_weights(weights)
-    ess = kish_ess(weights)
+def _facts(draws: Draws, raw: Draws, *, own_density: bool) -> _Facts:
+    log_weights = np.asarray(raw.log_weights, np.float64)
+    weights = np.exp(log_weights.ravel())
+    before = None if draws.log_weights is None else normalized_weights(draws)
+    total_variation, error = total_variation_by_weights(weights, before)
+    worth = _worth(raw, log_weights)
+    ess = kish_ess(weights) * worth
     folded = np.asarray(raw.stats.get("folded", False)) if own_density else np.asarray(False)
     return _Facts(
+        total_variation=total_variation,
+        total_variation_se=error / worth**0.5,
         pareto_k=raw.info["pareto_k"],
         ess=ess,
         ess_share=ess / weights.size,
-        total_variation=total_variation,
-        total_variation_se=error,
         log_evidence=raw.info["log_z"],
-        log_evidence_se=raw.info["log_z_se"],
+        log_evidence_se=raw.info["log_z_se"] / worth**0.5,
         num_draws=weights.size,
         num_failed=raw.info["num_failed_weights"],
         num_folded=int(np.sum(folded)),
     )
 
 
-def total_variation_by_weights(weights: np.ndarray) -> tuple[float, float]:
-    """The total variation between the law of independent draws and that under their weights, and its standard error.
+def _worth(draws: Draws, log_weights: np.ndarray) -> float:
+    """The share of independent draws that chains, or particles among which are copies, are worth."""
+    if draws.kind == "independent":
+        return 1.0
+    flat = np.asarray(coordinates(draws), np.float64)
+    # Draws without a weight count for nothing, wherever they are.
+    columns = np.concatenate([flat, log_weights[..., None]], axis=-1)
+    usable = np.isfinite(columns).all(axis=-1, keepdims=True)
+    columns = np.where(usable, columns, np.mean(columns, axis=(0, 1), where=usable))
+    values = {str(index): columns[..., index] for index in range(columns.shape[-1])}
+    sizes = np.array(list(effective_sizes(dataclasses.replace(draws, log_weights=None), values).values()))
+    sizes = sizes[np.isfinite(sizes)]
+    return float(np.clip(sizes.min() / log_weights.size, 1 / log_weights.size, 1.0)) if sizes.size else float("nan")
+
+
+def total_variation_by_weights(weights: np.ndarray, before: np.ndarray | None = None) -> tuple[float, float]:
+    """The total variation between the law of independent draws and that under new weights, and its standard error.
 
     It is ``E max(1 - w, 0)`` with the weights over their mean; the error is that of its influence function, in which
     the mean of the weights is estimated too.
 
     Arguments:
         weights: (n,), not negative, up to a constant.
+        before: (n,), the weights that draws had, of sum 1; None for equal ones.
     """
-    relative = np.asarray(weights, np.float64) / np.mean(weights)
-    missing = np.maximum(1 - relative, 0.0)
-    value = float(np.mean(missing))
-    slope = np.mean(np.where(relative < 1, relative, 0.0))
-    influence = missing - value + slope * (relative - 1)
-    return value, float(np.std(influence) / np.sqrt(relative.size))
+    before = np.full(weights.size, 1 / weights.size) if before is None else np.asarray(before, np.float64)
+    after = np.asarray(weights, np.float64) / np.sum(weights)
+    missing = np.maximum(before - after, 0.0)
+    value = float(np.sum(missing))
+    slope = np.sum(np.where(after < before, after, 0.0))
+    influence = missing - value * before + slope * (after - before)
+    return value, float(np.sqrt(np.sum(influence**2)))
 
 
 def _few_failed(facts: _Facts) -> bool:

@@ -15,6 +15,7 @@ from scoresample.diagnostics import coordinates, normalized_weights, systematic_
 from scoresample.inference import Draws
 from scoresample.samplers import NUTS, AbstractSampler, chain_memory, tune_step_size
 from scoresample.scores import AbstractDensityScore
+from scoresample.workflows._regions import regional_checks
 from scoresample.workflows._reweight import log_densities
 from scoresample.workflows._whitened import Whitened, whitened
 
@@ -62,7 +63,8 @@ def moved(
     rows = rows[ancestors]
     _check_starts(draws, target, ancestors, batch_size)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], jnp.asarray(x[:0]).dtype), draws.position)
-    score, u = whitened(target, like, rows, dense=dense)
+    settled = draws.log_weights is not None
+    score, u, num_scores = whitened(target, like, rows, settled=settled, dense=dense, batch_size=batch_size)
     starts = jnp.asarray(u, float)
     if isinstance(sampler, NUTS):
         sampler = dataclasses.replace(sampler, inverse_mass_matrix=jnp.ones(starts.shape[1]))
@@ -91,7 +93,10 @@ def moved(
             "stuck_share": np.array([facts["stuck_share"]]),
         }
     )
-    evaluations = evaluations + len(rows) + int(run.evaluations.sum())  # one more to check the starts
+    if not checks[0].passed:
+        instead = regional_checks(draws, ancestors, np.asarray(u), np.asarray(run.end))
+        checks = checks if instead is None else instead + checks[1:]
+    evaluations += num_scores + len(rows) + int(run.evaluations.sum())  # one of each to check the starts
     position = jax.tree.map(
         lambda x, old: np.asarray(x).astype(old.dtype).reshape(*shape, *old.shape[2:]),
         _positions(score, jnp.asarray(run.end)),

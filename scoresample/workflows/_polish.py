@@ -9,7 +9,7 @@ from jaxtyping import Array
 from scoresample.inference import Draws
 from scoresample.samplers import MALA, NUTS
 from scoresample.scores import AbstractDensityScore
-from scoresample.workflows._doors import check_draws, check_target
+from scoresample.workflows._doors import check_at_least, check_draws, check_target
 from scoresample.workflows._independence import independence_chains
 from scoresample.workflows._moves import moved
 
@@ -50,6 +50,12 @@ def polish(
     over its mean, wherever draws are; the others move locally, so modes keep the shares that they had until chains
     cross. **Modes without draws stay missed** by all of them. ``info["checks"]`` hold the chains' memory over two
     fifths of the moves and their acceptance against limits.
+
+    Where independent draws were resampled by weights of an effective size of at least 1,000 and a tenth of their
+    number, the weights have put the shares of regions right. Chains that do not forget where they were are then held
+    against less: that they forget it within 2, 4, 8 or 16 regions, and that the shares of these are known to a total
+    variation of 0.05, what lies beyond the largest weight included. Both checks stand in the place of that of the
+    chains' memory where they are passed.
 
     Copies of a draw count as one until they have moved apart. ``info["num_distinct"]`` says how many different draws
     there are, ``info["num_ancestors"]`` from how many they come; a test for two samples that takes copies for
@@ -129,13 +135,9 @@ def _check_settings(
 ) -> None:
     if method not in get_args(PolishMethod):
         raise ValueError(f"`method` must be one of {list(get_args(PolishMethod))}, got {method!r}.")
-    for name, value, least in (
-        ("num_steps", num_steps, 2),
-        ("num_warmup", num_warmup, 1),
-        ("batch_size", batch_size, 1),
-    ):
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        if not whole and not (name == "batch_size" and value is None):
-            raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
+    check_at_least(2, num_steps=num_steps)
+    check_at_least(1, num_warmup=num_warmup)
+    if batch_size is not None:
+        check_at_least(1, batch_size=batch_size)
     if step_size is not None and not 0 < step_size < float("inf"):
         raise ValueError(f"`step_size` must be positive and finite, or None, got {step_size!r}.")

@@ -1,7 +1,6 @@
 """Draws of one density as weighted draws of another: importance sampling."""
 
 import dataclasses
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,8 +10,8 @@ from jaxtyping import Array
 
 from scoresample.diagnostics import kish_ess, pareto_smoothed
 from scoresample.inference import Draws
-from scoresample.scores import AbstractDensityScore
-from scoresample.workflows._doors import check_draws, check_target
+from scoresample.scores import AbstractDensityScore, Position
+from scoresample.workflows._doors import check_at_least, check_draws, check_target
 
 
 def reweight(
@@ -32,7 +31,8 @@ def reweight(
     A few large weights, a small effective size and a large Pareto k say that the proposal misses part of the target:
     `compare` shows them. Weights cannot tell of regions where no draw is.
 
-    Source: Kong et al. 1994, "Sequential imputations and Bayesian missing data problems", section 4.
+    Source: Kong et al. 1994, "Sequential imputations and Bayesian missing data problems", section 4; for smoothed
+    weights Vehtari et al. 2024, arXiv 1507.02646.
 
     Arguments:
         draws: draws of the proposal, of any kind.
@@ -40,19 +40,21 @@ def reweight(
         proposal: the density that the draws have; None for draws of [`WithDensity`][scoresample.WithDensity], which
             bring their own. For draws by an adaptive probability-flow ODE, without a last denoising:
             [`ProbabilityFlowDensity`][scoresample.ProbabilityFlowDensity] of the same score.
-        smooth: replace the largest weights by the quantiles of a generalised Pareto law fitted to them (Vehtari et al.
-            2024, arXiv 1507.02646): less variance for a little bias. ``info["log_z"]`` stays that of the raw weights.
+        smooth: replace the largest weights by the quantiles of a generalised Pareto law fitted to them, by
+            [`pareto_smoothed`][scoresample.diagnostics.pareto_smoothed]: less variance for a little bias.
+            ``info["log_z"]`` stays that of the raw weights.
         batch_size: evaluate at most this many draws at a time, to bound memory.
 
     Returns:
         A copy of the draws with new `log_weights`, of largest value 0. A draw where the target has no mass, or where
         its density or the proposal's is nan or otherwise not to be had, gets weight zero (-inf); those that are not to
         be had are marked in ``stats["weight_failed"]`` and counted in ``info["num_failed_weights"]``. The evaluations
-        of both densities are not counted in `nfe`. ``info["log_z"]`` is the logarithm of the mean weight: an estimate
+        of both densities are not counted in `nfe`. ``info["log_z"]`` is the logarithm of the mean weight, zeros among them: an estimate
         of the log evidence of the target, where the proposal's density is normalised; ``info["log_z_se"]`` is its
-        standard error for independent draws, which means little where ``info["pareto_k"]``, the shape of the tail of
-        the weights, is above 0.7: the mean of so few large weights has not settled (-inf for equal weights, nan for
-        fewer than 30). ``info["ess"]`` is Kish's effective size.
+        standard error, which means little where ``info["pareto_k"]``, the shape of the tail of the weights, is above
+        0.7: the mean of so few large weights has not settled. That shape is -inf for equal weights and nan for fewer
+        than 30. ``info["ess"]`` is Kish's effective size of the new weights, and
+        ``info["smoothed"]`` whether they are smoothed.
 
     Raises:
         TypeError: if `draws` are no Draws, or a density is a bare score or a path.
@@ -83,8 +85,8 @@ def reweight(
     for name, density in (("target", target), ("proposal", proposal)):
         if density is not None:
             check_target(name, density, draws)
-    if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1):
-        raise ValueError(f"`batch_size` must be a whole number of at least 1, or None, got {batch_size!r}.")
+    if batch_size is not None:
+        check_at_least(1, batch_size=batch_size)
     shape = (draws.num_chains, draws.num_draws)
     above = log_densities(target, draws, batch_size)
     if proposal is None:
@@ -92,14 +94,13 @@ def reweight(
     else:
         below = log_densities(proposal, draws, batch_size)
     before = np.zeros(shape) if draws.log_weights is None else np.asarray(draws.log_weights, np.float64)
-    log_weights = before
     # A target of -inf has no mass here; a draw where the proposal has none cannot be one of its draws.
-    failed = np.isnan(above) | np.isposinf(above) | ~np.isfinite(below) | np.isnan(log_weights)
+    failed = np.isnan(above) | np.isposinf(above) | ~np.isfinite(below) | np.isnan(before)
     failed = failed | np.asarray(draws.stats.get("weight_failed", False))
     if proposal is None:
         # Where the map of a sampler folds, its density is not the one that it says.
         failed = failed | np.asarray(draws.stats.get("folded", False))
-    log_weights = np.where(failed, -np.inf, log_weights + above - np.where(failed, 0.0, below))
+    log_weights = np.where(failed, -np.inf, before + above - np.where(failed, 0.0, below))
     if not np.isfinite(log_weights.max()):
         raise ValueError(
             f"`draws`: none of the {log_weights.size} draws gets a weight; {int(failed.sum())} densities are not "
@@ -107,18 +108,20 @@ def reweight(
         )
     log_z, log_z_se = _log_ratio(log_weights.ravel(), np.where(np.isnan(before), -np.inf, before).ravel())
     smoothed, pareto_k = pareto_smoothed(log_weights.ravel())
-    kept = smoothed.reshape(shape) if smooth else log_weights
-    kept = kept - kept.max()
+    if smooth:
+        log_weights = smoothed.reshape(shape)
+    log_weights = log_weights - log_weights.max()
     facts = {
         "num_failed_weights": int(failed.sum()),
         "log_z": log_z,
         "log_z_se": log_z_se,
         "pareto_k": pareto_k,
-        "ess": kish_ess(np.exp(kept)),
+        "ess": kish_ess(np.exp(log_weights)),
+        "smoothed": smooth,
     }
     return dataclasses.replace(
         draws,
-        log_weights=jnp.asarray(kept, jnp.result_type(float)),
+        log_weights=jnp.asarray(log_weights, jnp.result_type(float)),
         stats={**draws.stats, "weight_failed": failed},
         info={**draws.info, **facts},
     )
@@ -150,5 +153,5 @@ def log_densities(density: AbstractDensityScore, draws: Draws, batch_size: int |
 
 
 @eqx.filter_jit
-def _evaluate(density: AbstractDensityScore, positions: Any) -> Array:
+def _evaluate(density: AbstractDensityScore, positions: Position) -> Array:
     return jax.vmap(density.logdensity)(positions)

@@ -100,7 +100,9 @@ def train_and_draw(
             certificate = ss.certify(with_density, target, key=key)
             found = certificate.draws
             # A two-sample test counts repetitions of resampled draws: weighted draws are moved as well.
-            mended = found if found.log_weights is None else ss.polish(found, target, key=key)
+            mended = (
+                found if found.log_weights is None else ss.polish(ss.reweight(with_density, target), target, key=key)
+            )
             cell |= {
                 "verdict": certificate.verdict,
                 "total_variation": certificate.total_variation,

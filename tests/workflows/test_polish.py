@@ -10,6 +10,7 @@ import pytest
 
 import scoresample as ss
 from scoresample.inference import exact_draws
+from scoresample.workflows._whitened import whitened
 
 COVARIANCE = np.array([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 25.0]])
 MEAN = np.array([1.0, -1.0, 10.0])
@@ -133,10 +134,41 @@ def test_what_does_not_fit_is_refused_at_the_door() -> None:
         ss.polish(draws, TARGET, key=key, num_steps=1)
     with pytest.raises(ValueError, match="`step_size` must be positive"):
         ss.polish(draws, TARGET, key=key, step_size=0.0)
-    with pytest.raises(ValueError, match=r"`method`.*WithDensity\(ProbabilityFlowODE"):
+    with pytest.raises(ValueError, match=r"`method`.*WithDensity"):
         ss.polish(draws, TARGET, key=key, method="independence")
     with pytest.raises(ValueError, match="`num_steps`: the 100 draws make 4 chains of 25"):
         ss.polish(with_density(draws, TARGET), TARGET, key=key, method="independence", num_steps=25)
     half = ss.DensityScore(lambda x: jnp.where(x[0] > 1, -x[0], -jnp.inf), structure=jnp.zeros(3))
     with pytest.raises(ValueError, match=r"`draws`: \d+ of 100 lie where.*reweight"):
         ss.polish(draws, half, key=key)
+
+
+def test_coordinates_of_wrong_draws_are_those_of_the_target() -> None:
+    """The geometric mean of the covariances of draws and, inverted, of scores is the target's; the longest are cut."""
+    wrong = ss.Gaussian(jnp.zeros(3), jnp.array([4.0, 0.25, 1.0]))
+    points = np.asarray(draws_of(wrong, 20_000).position[0], np.float64)
+    settings: dict[str, Any] = {"dense": True, "batch_size": None}
+    like = jax.ShapeDtypeStruct((3,), jnp.float32)
+    found, u, _ = whitened(TARGET, like, points, settled=False, **settings)
+    factor = np.asarray(found.factor, np.float64)
+    np.testing.assert_allclose(u @ factor.T + points.mean(axis=0), points, atol=1e-3)
+    whole = np.linalg.inv(np.linalg.cholesky(COVARIANCE)) @ factor
+    values = np.linalg.eigvalsh(whole @ whole.T)
+    assert values.max() / values.min() < 1.3
+    by_points = points.T @ points / len(points)
+    before = np.linalg.eigvals(np.linalg.solve(COVARIANCE, by_points)).real
+    assert before.max() / before.min() > 50
+
+
+def test_coordinates_of_modes_apart_are_those_of_one_mode() -> None:
+    means = jnp.array([[-20.0, 0.0], [20.0, 0.0]])
+    target = ss.GaussianMixture(jnp.array([0.5, 0.5]), means, jnp.array([[1.0, 4.0], [1.0, 4.0]]))
+    points = np.asarray(draws_of(target, 4000).position[0], np.float64)
+    like = jax.ShapeDtypeStruct((2,), jnp.float32)
+    for dense, batch_size in ((True, None), (False, 300)):
+        found, _, num = whitened(target, like, points, settled=True, dense=dense, batch_size=batch_size)
+        factor = np.asarray(found.factor) if dense else np.diag(np.asarray(found.factor))
+        ratio = np.sqrt((factor @ factor.T).diagonal()) / np.array([1.0, 2.0])
+        assert ratio.max() / ratio.min() < 1.2
+        assert ratio.max() < 1.4
+        assert num == 4000

