@@ -49,11 +49,12 @@ def reweight(
         A copy of the draws with new `log_weights`, of largest value 0. A draw where the target has no mass, or where
         its density or the proposal's is nan or otherwise not to be had, gets weight zero (-inf); those that are not to
         be had are marked in ``stats["weight_failed"]`` and counted in ``info["num_failed_weights"]``. The evaluations
-        of both densities are not counted in `nfe`. ``info["log_z"]`` is the logarithm of the mean weight, zeros among them: an estimate
-        of the log evidence of the target, where the proposal's density is normalised; ``info["log_z_se"]`` is its
-        standard error, which means little where ``info["pareto_k"]``, the shape of the tail of the weights, is above
-        0.7: the mean of so few large weights has not settled. That shape is -inf for equal weights and nan for fewer
-        than 30. ``info["ess"]`` is Kish's effective size of the new weights, and
+        of both densities are not counted in `nfe`. ``info["log_z"]`` is the logarithm of the mean weight, zeros among
+        them: an estimate of the log evidence of the target, where the proposal's density is normalised. Where a
+        sampler's map folds it is too large, by the mass that several starts share. ``info["log_z_se"]`` is its standard
+        error, which means little where ``info["pareto_k"]``, the shape of the tail of the weights, is above 0.7: the
+        mean of so few large weights has not settled. That shape is -inf for equal weights and nan for fewer than 30.
+        ``info["ess"]`` is Kish's effective size of the new weights, and
         ``info["smoothed"]`` whether they are smoothed.
 
     Raises:
