@@ -13,6 +13,7 @@ from scoresample.diagnostics import (
     PosteriorPredictiveCheck,
     compare_replicates,
     normalized_weights,
+    replicates_needed,
     systematic_resample,
 )
 from scoresample.inference import Draws, check_count, check_key
