@@ -306,7 +306,7 @@ def fit_posterior(
         scores = [pilot.fit(centre, residuals(centre), conditions, epochs, key_fit) for centre in (plain, fitted)]
         # Without the simulator, for which it would be compiled anew.
         bare = [eqx.tree_at(lambda s: s.constrain, score, named_sites) for score in scores]
-        logs = [float(mean_log_density(score, *others, pilot.sigma_range)) for score in bare]
+        logs = [float(mean_log_density(score, others[0], others[1], pilot.sigma_range)) for score in bare]
         fitted = fitted if logs[1] > logs[0] else plain
     if num_simulations is None:
         score = training.fit_fresh(fitted, num_epochs, key_fit)

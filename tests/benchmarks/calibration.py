@@ -44,18 +44,25 @@ class Moved(eqx.Module):
         return self.centre(condition) + self.by
 
 
+def mixing_of(posterior: ss.AmortisedPosterior) -> jax.Array:
+    """The matrix from residuals to positions."""
+    mixing = posterior.score.frame.mixing
+    assert mixing is not None
+    return mixing
+
+
 def stretched(posterior: ss.AmortisedPosterior) -> ss.AmortisedPosterior:
     """Draws too far from the centre."""
-    score = posterior.score
-    wide = CentredScore(score.inner, score.centre, STRETCH * score.frame.mixing, constrain=score.constrain)
+    score, mixing = posterior.score, mixing_of(posterior)
+    wide = CentredScore(score.inner, score.centre, STRETCH * mixing, constrain=score.constrain)
     return eqx.tree_at(lambda p: p.score, posterior, wide)
 
 
 def shifted(posterior: ss.AmortisedPosterior) -> ss.AmortisedPosterior:
     """Draws that are all off in the same direction."""
-    score = posterior.score
-    by = SHIFT * jnp.sqrt(jnp.diag(score.frame.mixing @ score.frame.mixing.T))
-    moved = CentredScore(score.inner, Moved(score.centre, by), score.frame.mixing, constrain=score.constrain)
+    score, mixing = posterior.score, mixing_of(posterior)
+    by = SHIFT * jnp.sqrt(jnp.diag(mixing @ mixing.T))
+    moved = CentredScore(score.inner, Moved(score.centre, by), mixing, constrain=score.constrain)
     return eqx.tree_at(lambda p: p.score, posterior, moved)
 
 
