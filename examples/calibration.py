@@ -42,7 +42,11 @@ def main(quick: bool, picture: Path) -> None:
     # --8<-- [start:predict]
     x = jnp.array([0.5, -0.4])  # the data
     draws = ss.sample(posterior.given(x), key=jax.random.key(2), num_samples=500, num_chains=1)
-    print(ss.posterior_predictive_check(draws, posterior.simulator.observe, x, key=jax.random.key(3)))
+
+    def again(key, position):
+        return observe(key, posterior.constrain(position)["theta"])
+
+    print(ss.posterior_predictive_check(draws, again, x, key=jax.random.key(3)))
     # --8<-- [end:predict]
 
 
