@@ -28,7 +28,6 @@ from scoresample.diagnostics import normalized_weights
 from tests.benchmarks.report import keep, table
 
 GOAL = 0.03
-EPOCHS = 150
 EFFECTS = np.array([28.0, 8, -3, 7, -1, 1, 18, 12], np.float32)
 ERRORS = np.array([15.0, 10, 16, 11, 9, 11, 10, 18], np.float32)
 
@@ -99,9 +98,9 @@ def on_one(
 def measured(model: Callable[[], None], args: argparse.Namespace) -> dict[str, Any]:
     """Train on one way to write the model, and go through all data sets."""
     started = time.process_time()
+    settings: dict[str, Any] = {"num_epochs": 3} if args.quick else {}
     posterior = ss.fit_posterior(
-        model, observed="y", key=jax.random.key(0), num_simulations=args.simulations,
-        num_epochs=3 if args.quick else EPOCHS, progress=False,
+        model, observed="y", key=jax.random.key(0), num_simulations=args.simulations, progress=False, **settings
     )  # fmt: skip
     training = time.process_time() - started
     _, fresh = posterior.simulate(jax.random.key(1), args.datasets)

@@ -360,3 +360,13 @@ def test_covariances_wider_than_the_prior_are_cut_and_counted() -> None:
     assert float(path.regularised_share(points, 0.3)) == 0.25
     assert np.linalg.eigvalsh(path.covariance)[0] > 0
     assert np.isfinite(scores_at(path, points, jnp.asarray(0.3))).all()
+
+
+def test_scores_in_coordinates_that_move_with_the_observation_are_refused() -> None:
+    single = ss.PerturbedScore(
+        lambda y, s, x: y / (1 + s**2), ss.VP(), structure=jnp.zeros(2), prediction="denoised", time="sigma",
+        condition=jnp.zeros(2),
+    )  # fmt: skip
+    moving = ss.paths.CentredScore(single, lambda x: x / 2, jnp.eye(2), constrain=single.constrain)
+    with pytest.raises(ValueError, match="`score` lives in coordinates that move"):
+        ss.combine_observations(moving, jnp.ones((3, 2)), key=jax.random.key(0))
