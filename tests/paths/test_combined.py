@@ -11,7 +11,7 @@ import pytest
 from jaxtyping import Array
 
 import scoresample as ss
-from scoresample.paths import BridgedScore, CombinedScore
+from scoresample.paths import BridgedScore, CentredScore, CombinedScore
 
 PRIOR_MEAN = np.array([1.0, -2.0, 0.5])
 PRIOR_COVARIANCE = np.array([[2.0, 0.6, 0.1], [0.6, 0.5, -0.1], [0.1, -0.1, 1.5]])
@@ -367,6 +367,6 @@ def test_scores_in_coordinates_that_move_with_the_observation_are_refused() -> N
         lambda y, s, x: y / (1 + s**2), ss.VP(), structure=jnp.zeros(2), prediction="denoised", time="sigma",
         condition=jnp.zeros(2),
     )  # fmt: skip
-    moving = ss.paths.CentredScore(single, lambda x: x / 2, jnp.eye(2), constrain=single.constrain)
+    moving = CentredScore(single, lambda x: x / 2, jnp.eye(2), constrain=single.constrain)
     with pytest.raises(ValueError, match="`score` lives in coordinates that move"):
         ss.combine_observations(moving, jnp.ones((3, 2)), key=jax.random.key(0))
