@@ -22,7 +22,7 @@ NUM_CLASSIFIER_SPLITS = 5
 """Random halvings of the reference behind the null: each trains as many networks as there are folds."""
 
 
-def c2st(reference: np.ndarray, draws: np.ndarray, *, seed: int = 1) -> float:
+def c2st(reference: np.ndarray, draws: np.ndarray, *, seed: int = 1, num_processes: int = 1) -> float:
     """Classifier two-sample test: the share of draws that a classifier gives to the right sample.
 
     A network with two hidden layers of 10 * dimension rectified linear units learns to tell the two samples apart,
@@ -37,6 +37,8 @@ def c2st(reference: np.ndarray, draws: np.ndarray, *, seed: int = 1) -> float:
         reference: a sample of shape (n, dimension), with n at least 5.
         draws: a sample of shape (m, dimension), with m at least 5.
         seed: seed of the folds and of the networks: the same seed gives the same accuracy.
+        num_processes: how many folds are trained side by side. One thread of ten thousand draws on each side takes
+            seconds in two dimensions and some minutes in ten.
 
     Returns:
         The mean accuracy over the folds, between 0 and 1, whatever the units of the samples.
@@ -66,6 +68,8 @@ def c2st(reference: np.ndarray, draws: np.ndarray, *, seed: int = 1) -> float:
             raise ValueError(f"`{name}` has values that are not finite: leave out their draws.")
     centre, spread = reference.mean(axis=0), reference.std(axis=0, ddof=1)
     points = (np.concatenate((reference, draws)) - centre) / np.where(spread > 0, spread, 1.0)
+    # The benchmark's own classifier sees single precision, which is a sixth faster, too.
+    points = points.astype(np.float32)
     labels = np.repeat([0, 1], [len(reference), len(draws)])
     units = UNITS_PER_DIMENSION * points.shape[1]
     network = MLPClassifier(
@@ -74,7 +78,7 @@ def c2st(reference: np.ndarray, draws: np.ndarray, *, seed: int = 1) -> float:
     folds = KFold(NUM_FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        scores = cross_val_score(network, points, labels, cv=folds, scoring="accuracy")
+        scores = cross_val_score(network, points, labels, cv=folds, scoring="accuracy", n_jobs=num_processes)
     return float(np.mean(scores))
 
 

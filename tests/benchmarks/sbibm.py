@@ -120,7 +120,7 @@ def scored(task: str, informed: bool, observation: int, folder: Path, args: argp
     """C2ST of the draws, and of the corrected ones where there are any."""
     _, exact = reference(task, observation)
     with np.load(folder / f"{name_of(task, informed)}_{observation}.npz") as arrays:
-        return {kind: c2st(exact[: args.draws], arrays[kind]) for kind in arrays.files}
+        return {kind: c2st(exact[: args.draws], arrays[kind], num_processes=2) for kind in arrays.files}
 
 
 def cells(simulations: int, observations: list[int], args: argparse.Namespace) -> list[dict[str, Any]]:
