@@ -64,25 +64,30 @@ class SetEncoder(eqx.Module):
     Source: Zaheer et al. 2017, arXiv 1703.06114, theorem 2 and lemma 3.
 
     Attributes:
+        has_gaps: whether single numbers of a part may be missing, so that layers see which are there.
         each: the layers that see one part and the mean of all.
         pooled: the layers that see the mean of all and their number.
         of_moments: the layers that see the moments and the number.
     """
 
+    has_gaps: bool = eqx.field(static=True)
     each: tuple[eqx.nn.Linear, ...]
     pooled: tuple[eqx.nn.Linear, ...]
     of_moments: tuple[eqx.nn.Linear, ...]
 
-    def __init__(self, size: int, width: int, num_features: int, *, key: Array) -> None:
+    def __init__(self, size: int, width: int, num_features: int, *, has_gaps: bool = False, key: Array) -> None:
         """Make an encoder.
 
         Arguments:
-            size: the numbers of one part that it sees, those that tell which are missing among them.
+            size: the numbers of one part.
+            has_gaps: whether single ones may be missing.
             width: width of the layers of moments; the others have half of it.
             num_features: length of the result.
             key: random key of the initial weights.
         """
         keys = jax.random.split(key, _SET_LAYERS + 5)
+        self.has_gaps = has_gaps
+        size = 2 * size if has_gaps else size
         narrow = max(width // 2, 1)
         sizes = [size] + [narrow] * (_SET_LAYERS - 1)
         self.each = tuple(eqx.nn.Linear(2 * n, narrow, key=k) for n, k in zip(sizes, keys, strict=False))
@@ -96,7 +101,9 @@ class SetEncoder(eqx.Module):
         counts = jnp.ones(number, hidden.dtype)
         if observation.present is not None:
             present = observation.present.reshape(number, -1).astype(hidden.dtype)
-            hidden, counts = jnp.concatenate([hidden, present], axis=1), present.max(axis=1)
+            counts = present.max(axis=1)
+            if self.has_gaps:
+                hidden = jnp.concatenate([hidden, present], axis=1)
         total = counts.sum()
         shares = counts / jnp.maximum(total, 1)
         moments = _moments(hidden, shares)

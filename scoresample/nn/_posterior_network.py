@@ -26,7 +26,7 @@ class PosteriorNetwork(eqx.Module):
         dimension: numbers in x.
         shape: shape of an observation's values.
         exchangeable: whether its first axis holds exchangeable parts.
-        has_gaps: whether numbers may be missing.
+        has_gaps: whether single numbers may be missing, beside whole parts of a set.
         width: width of the hidden layers.
         depth: number of residual blocks.
         outputs: length of the result, or None for that of x.
@@ -79,7 +79,7 @@ class PosteriorNetwork(eqx.Module):
             dimension: numbers in x.
             shape: shape of an observation's values.
             exchangeable: whether its first axis holds exchangeable parts.
-            has_gaps: whether numbers may be missing.
+            has_gaps: whether single numbers may be missing, beside whole parts of a set.
             width: width of the hidden layers.
             depth: number of residual blocks.
             outputs: length of the result, by default that of x.
@@ -118,7 +118,7 @@ class MeanNetwork(eqx.Module):
         dimension: length of the vector.
         shape: shape of an observation's values.
         exchangeable: whether its first axis holds exchangeable parts.
-        has_gaps: whether numbers may be missing.
+        has_gaps: whether single numbers may be missing, beside whole parts of a set.
         width: width of the encoder's layers.
         slope: a matrix.
         intercept: a vector.
@@ -187,8 +187,9 @@ def make_encoder(
     """An encoder of observations of a shape."""
     seen = shape[1:] if exchangeable else shape
     size = _size(seen)
-    make = SetEncoder if exchangeable else VectorEncoder
-    return make(2 * size if has_gaps else size, width, num_features, key=key)
+    if exchangeable:
+        return SetEncoder(size, width, num_features, has_gaps=has_gaps, key=key)
+    return VectorEncoder(2 * size if has_gaps else size, width, num_features, key=key)
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -20,10 +20,11 @@ _FEWEST_VALIDATION_TERMS = 4096
 """Held-out points are noised often enough to have at least this many terms in the validation loss."""
 _LEVEL_KNOTS = 33
 """Where the logarithm of the loss is learned, over the range of noise levels."""
-_LOSS_STREAM, _PENALTY_STREAM = 2, 3
+_LOSS_STREAM, _PENALTY_STREAM, _AUGMENT_STREAM = 2, 3, 4
 """What is folded into a step's key for the loss and the penalties; two keys are split from it for the noise."""
 
 LearningRate = float | Callable[[Any], Any]
+Augment = Callable[..., Any]
 
 
 class Settings(NamedTuple):
@@ -142,6 +143,7 @@ def run_round(
     num_steps: Array,
     num_epochs: Array,
     num_members: int | None = None,
+    augment: Augment | None = None,
 ) -> tuple[Training, Array, Array]:
     """Some epochs, each all batches of one pass over the points, then the held-out loss of the averaged weights.
 
@@ -158,6 +160,7 @@ def run_round(
         num_steps: number of optimiser steps of the whole training.
         num_epochs: number of these epochs; traced, so that rounds of any length share one compilation.
         num_members: size of the ensemble, whose members have orders and noises of their own; None for one network.
+        augment: what changes every point of a step, see `fit_score`, or None.
 
     Returns:
         The new state, the mean training loss of each epoch (and member), with zeros up to the number of keys, and the
@@ -167,7 +170,7 @@ def run_round(
     def one(moving: Moving, keys: Array) -> tuple[Moving, Array, Array]:
         return _one_round(
             moving, static, settings, keys, points, clean_scores, conditions, validation, first_step, num_steps,
-            num_epochs,
+            num_epochs, augment,
         )  # fmt: skip
 
     if num_members is None:
@@ -193,6 +196,7 @@ def _one_round(
     first_step: Array,
     num_steps: Array,
     num_epochs: Array,
+    augment: Augment | None,
 ) -> tuple[Moving, Array, Array]:
     optimiser, batch_size = settings.optimiser(num_steps), settings.batch_size
     num_batches = points.shape[0] // batch_size
@@ -202,6 +206,9 @@ def _one_round(
         indices, key, number = inputs
         key_sigma, key_noise = jax.random.split(key)
         clean, clean_score, condition = jax.tree.map(lambda x: x[indices], (points, clean_scores, conditions))
+        if augment is not None:
+            keys = jax.random.split(jax.random.fold_in(key, _AUGMENT_STREAM), batch_size)
+            clean, condition = jax.vmap(static.augmented, (None, 0, 0, 0))(augment, keys, clean, condition)
         noise = jax.random.normal(key_noise, clean.shape, clean.dtype)
         low, high = settings.log_sigma_low, settings.log_sigma_high
         log_sigma = stratified_log_sigma(key_sigma, batch_size, low, high, clean.dtype, settings.weighting)

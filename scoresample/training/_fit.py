@@ -27,6 +27,7 @@ from scoresample.nn import (
 from scoresample.paths import VP, AbstractNoiseProcess, PerturbedEnergy, PerturbedScore, TrainingRecord
 from scoresample.training._data import Points, Source, Standardise, gathering_keys, random_rows
 from scoresample.training._epoch import (
+    Augment,
     Batch,
     LearningRate,
     Settings,
@@ -87,6 +88,7 @@ def fit_score(
     validation_fraction: float = 0.1,
     patience: int | None = 100,
     keep: Keep = "best",
+    augment: Augment | None = None,
     sigma_range: tuple[float, float] = (0.005, 20.0),
     standardise: Standardise = "coordinates",
     standardise_conditions: Standardise | None = None,
@@ -146,6 +148,10 @@ def fit_score(
             training early where it begins to remember its points; or ``"last"``, those after the last epoch, as where
             nothing was held out: to see what a training without that protection does. Both train alike, so a finished
             `checkpoint` gives the ones and the others.
+        augment: what makes more of few data: a function (key, point) -> point, or beside conditions (key, point,
+            condition) -> (point, condition), of the same shapes, that is applied to every training point whenever it is
+            looked at, as standardised. What is learned is the law of the points so changed: mirror images where the law
+            is symmetric, observations of which parts are left out. Held-out points stay as they are.
         sigma_range: noise levels, in standard deviations of the data.
         standardise: what is given zero mean and unit variance: ``"coordinates"``, each by itself; ``"arrays"``, each
             array as a whole (images); ``"none"``.
@@ -214,6 +220,8 @@ def fit_score(
     checked_penalties = _checked_penalties(penalties, parametrisation)
     if loss != "denoising" and scores is not None:
         raise ValueError(f"`scores` are targets of the denoising loss; the {loss} loss has none. Leave one out.")
+    if augment is not None and scores is not None:
+        raise ValueError("`augment`: `scores` belong to the points as they are. Leave one out.")
     if parametrisation == "energy" and num_members > 1:
         raise ValueError("`num_members`: ensembles of energies are not supported. Train them one by one.")
 
@@ -253,7 +261,16 @@ def fit_score(
     fingerprint = ""
     if checkpoint is not None:
         fingerprint = run_fingerprint(
-            key, settings, source.first, weights, static, num_epochs, epochs_per_round, num_members, patience
+            key,
+            settings,
+            source.first,
+            weights,
+            static,
+            num_epochs,
+            epochs_per_round,
+            num_members,
+            patience,
+            *([] if augment is None else [_name_of_code(augment)]),
         )
         state, done = load_progress(checkpoint, fingerprint, state, done)
         for _ in range(done.epochs - 1 if source.streams else 0):
@@ -284,7 +301,7 @@ def fit_score(
                 first_step, round_started = jnp.asarray(done.epochs * steps_per_epoch), time.perf_counter()
                 after, train, held = run_round(
                     state, static, settings, keys, points, clean_scores, known, validation, first_step, num_steps,
-                    jnp.asarray(num), members,
+                    jnp.asarray(num), members, augment,
                 )  # fmt: skip
                 train_losses = np.asarray(train, np.float64)[:num].reshape(num, -1).mean(axis=1)
                 epoch_seconds.append((time.perf_counter() - round_started) / num)
@@ -432,6 +449,11 @@ def _checked_penalties(
                 f"{parametrisation!r}), or use score-fpe."
             )
     return checked
+
+
+def _name_of_code(augment: Augment) -> str:
+    """Enough to tell one augmentation from another."""
+    return f"{getattr(augment, '__module__', '')}.{getattr(augment, '__qualname__', type(augment).__qualname__)}"
 
 
 def _check_counts(**counts: Any) -> None:

@@ -81,5 +81,14 @@ class VectorDenoiser(eqx.Module):
         """The log density of noised data, where the denoiser is that of an energy."""
         return self.inner.logdensity(self.layout.position(y), s, *self._told())
 
+    def augmented(self, augment: Any, key: Array, y: Array, condition: Array | None) -> tuple[Array, Array | None]:
+        """A point, and the condition that it belongs to, as a function of positions and conditions changes them."""
+        if condition is None:
+            return ravel_pytree(augment(key, self.layout.position(y)))[0], None
+        assert self.condition_layout is not None
+        pair = augment(key, self.layout.position(y), self.condition_layout.position(condition))
+        point, known = (ravel_pytree(one)[0] for one in pair)
+        return point, known
+
     def _told(self) -> tuple[Any, ...]:
         return () if self.condition is None else (self.condition,)

@@ -28,6 +28,7 @@ class Encoding(eqx.Module):
         location: what is subtracted, shaped like the encoded values.
         scale: by what is divided, likewise.
         has_gaps: whether observations with missing numbers were seen in training.
+        takes_fewer: of sets: whether parts were left out in training, so that fewer of them are nothing new.
         exchangeable: whether the first axis of an observation holds exchangeable parts.
     """
 
@@ -36,6 +37,7 @@ class Encoding(eqx.Module):
     scale: Array
     has_gaps: bool = eqx.field(static=True)
     exchangeable: bool = eqx.field(static=True)
+    takes_fewer: bool = eqx.field(static=True, default=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,26 +83,40 @@ class Encoding(eqx.Module):
                 compiled function traces neither is checked: what is missing then makes scores that are NaN.
         """
         rows = self._rows(observations)
+        fewer_is_known = self.has_gaps or self.takes_fewer
         if self.exchangeable and rows.shape[1] != self.shape[0]:
-            if self.has_gaps and rows.shape[1] < self.shape[0]:
+            if fewer_is_known and rows.shape[1] < self.shape[0]:
                 rows = jax.vmap(lambda x: _padded(x, self.shape[0]))(rows)
             else:
                 warnings.warn(
                     f"`observation` has {rows.shape[1]} parts, but in the simulations of the training there were "
-                    f"{'at most ' if self.has_gaps else ''}{self.shape[0]}: this posterior is extrapolated. Simulate "
+                    f"{'at most ' if fewer_is_known else ''}{self.shape[0]}: this posterior is extrapolated. Simulate "
                     "sets of as many parts, and pad those with fewer by NaN.",
                     stacklevel=3,
                 )
         present = ~jnp.isnan(rows)
-        if not self.has_gaps and not _is_traced(rows) and not bool(present.all()):
+        if not self.has_gaps and not _is_traced(rows) and not bool(self._may_miss(present)):
             raise ValueError(
                 f"`observation`: {int((~present).sum())} numbers are NaN, but nothing was missing in the simulations "
                 "that this posterior was trained on. Let the simulator leave numbers out (NaN) as often as the data do."
             )
         values = _drawn_in((rows - self.location) / self.scale)
-        if not self.has_gaps:
+        if not (self.has_gaps or self.exchangeable):
             return Encoded(values)
+        if not self.has_gaps:
+            # What may not be missing stays NaN, for compiled functions to see.
+            left_out = ~present.any(axis=-1, keepdims=True) & jnp.asarray(self.takes_fewer)
+            some_are_there = present.any(axis=(1, 2), keepdims=True)
+            values = jnp.where(left_out & some_are_there, 0.0, values)
+            return Encoded(values, jnp.broadcast_to(~left_out, values.shape).astype(values.dtype))
         return Encoded(jnp.where(present, values, 0.0), present.astype(values.dtype))
+
+    def _may_miss(self, present: Array) -> Array:
+        """Without gaps in training: nothing, or where parts were left out, whole parts but not all of a set."""
+        if not self.takes_fewer:
+            return present.all()
+        some, every = present.any(axis=-1), present.all(axis=-1)
+        return jnp.all((some == every) & some.any(axis=1, keepdims=True))
 
     def completed(self, observation: Observation) -> Observation:
         """One observation, with parts of NaN up to the number of the training, where parts were missing there."""

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import equinox as eqx
@@ -24,10 +25,13 @@ from scoresample.training import fit_mean, fit_score, held_out_rows
 from scoresample.workflows._doors import check_at_least
 from scoresample.workflows._encoding import Encoding, Observation, make_encoding
 from scoresample.workflows._held_out_density import mean_log_density
+from scoresample.workflows._left_out import LeftOutParts
 
 _FEWEST_SIMULATIONS = 100
 _MEAN_EPOCHS = 60
 _SETTINGS: dict[str, Any] = {"sigma_range": (0.003, 20.0), "batch_size": 64}
+_WEIGHTING: dict[bool, Any] = {False: "likelihood", True: "uniform"}
+"""Of networks from simulations alone, and of informed ones, whose errors at little noise are those of a gradient."""
 _BATCH = 4096
 """Simulations at a time."""
 _FIRST_SIMULATIONS = 20_000
@@ -40,6 +44,9 @@ _MOST_PILOT_POINTS = 256
 """... so many of them."""
 _OF_THE_LAST = ("num_members", "checkpoint")
 """Settings that are those of the last training alone."""
+
+_LEFT_OUT_SHARE = 0.5
+"""Of exchangeable observations: how often some of their parts are left out in training."""
 
 Coordinates = Literal["best", "regression", "prior"]
 """Where posteriors are learned: as residuals of a regression on the observation, or as the prior has them."""
@@ -227,7 +234,10 @@ def fit_posterior(
         model_kwargs: its keyword arguments, likewise.
         num_simulations: the budget; None for 20,000 fresh ones in every epoch, for simulators that cost little.
         exchangeable: whether the first axis of an observation holds independent parts that are alike, whose order tells
-            nothing. They may differ in number: let the simulator pad with parts of NaN.
+            nothing. In half of the steps a random number of them is left out (but not of residuals of a regression),
+            which keeps the network from remembering them; it then takes fewer parts than the simulator makes, too. For
+            more, let the simulator pad with parts of NaN. An informed network needs a likelihood that leaves out parts
+            of NaN for this.
         informed: show the network the gradient of the exact density. It needs a likelihood, and every evaluation of
             the score then takes one of its gradient. No likelihood-free inference any more.
         coordinates: ``"regression"``, residuals of a regression on the observation; ``"prior"``; or ``"best"``, which
@@ -303,15 +313,19 @@ def fit_posterior(
         alone = {name: value for name, value in settings.items() if name not in _OF_THE_LAST}
         # One network and no gradients, whatever the last training has: the choice is one of coordinates.
         pilot = _Training(joint, encoding, False, width, depth, process, alone)
-        scores = [pilot.fit(centre, residuals(centre), conditions, epochs, key_fit) for centre in (plain, fitted)]
+        scores = [
+            pilot.fit(centre, centre is plain, residuals(centre), conditions, epochs, key_fit)
+            for centre in (plain, fitted)
+        ]
         # Without the simulator, for which it would be compiled anew.
         bare = [eqx.tree_at(lambda s: s.constrain, score, named_sites) for score in scores]
         logs = [float(mean_log_density(score, others[0], others[1], pilot.sigma_range)) for score in bare]
         fitted = fitted if logs[1] > logs[0] else plain
     if num_simulations is None:
-        score = training.fit_fresh(fitted, num_epochs, key_fit)
+        score = training.fit_fresh(fitted, fitted is plain, num_epochs, key_fit)
     else:
-        score = training.fit(fitted, residuals(fitted), conditions, num_epochs, key_fit)
+        score = training.fit(fitted, fitted is plain, residuals(fitted), conditions, num_epochs, key_fit)
+    encoding = replace(encoding, takes_fewer=training.leaves_out(fitted is plain))
     return AmortisedPosterior(joint, score, encoding, fitted is plain)
 
 
@@ -327,6 +341,9 @@ class _Training:
         self.shape: dict[str, Any] = {
             "shape": encoding.shape, "exchangeable": encoding.exchangeable, "has_gaps": encoding.has_gaps
         }  # fmt: skip
+        self.sets_can_shrink = encoding.exchangeable and encoding.shape[0] > 1
+        if self.sets_can_shrink and informed:
+            self.sets_can_shrink = _knows_missing_parts(joint)
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -334,12 +351,12 @@ class _Training:
         return self.settings.get("sigma_range", _SETTINGS["sigma_range"])
 
     def fit(
-        self, centre: MeanNetwork, residuals: Array, conditions: Encoded, num_epochs: int, key: Array
+        self, centre: MeanNetwork, in_prior: bool, residuals: Array, conditions: Encoded, num_epochs: int, key: Array
     ) -> CentredScore:
         """Train the score of what a normal law for every observation leaves over."""
-        return self._fit(residuals, conditions, centre, num_epochs, key)
+        return self._fit(residuals, conditions, centre, num_epochs, key, augment=self._augment(in_prior))
 
-    def fit_fresh(self, centre: MeanNetwork, num_epochs: int, key: Array) -> CentredScore:
+    def fit_fresh(self, centre: MeanNetwork, in_prior: bool, num_epochs: int, key: Array) -> CentredScore:
         """The same with new simulations in every epoch."""
         key_simulate, key_fit = jax.random.split(key)
 
@@ -351,7 +368,19 @@ class _Training:
                 conditions = self.encoding(observations)
                 yield _residuals(centre, positions, conditions), conditions
 
-        return self._fit(batches, "paired", centre, num_epochs, key_fit, buffer_size=_FRESH_SIMULATIONS)
+        return self._fit(
+            batches, "paired", centre, num_epochs, key_fit, buffer_size=_FRESH_SIMULATIONS,
+            augment=self._augment(in_prior),
+        )  # fmt: skip
+
+    def leaves_out(self, in_prior: bool) -> bool:
+        """Whether parts of sets are left out: not where coordinates would move with them."""
+        return self.sets_can_shrink and in_prior and "augment" not in self.settings
+
+    def _augment(self, in_prior: bool) -> LeftOutParts | None:
+        # Trainings in both coordinates are compiled once, so where nothing is left out the share is 0.
+        share = _LEFT_OUT_SHARE if self.leaves_out(in_prior) else 0.0
+        return LeftOutParts(jnp.asarray(share)) if self.sets_can_shrink else None
 
     def _fit(
         self, data: Any, conditions: Any, centre: MeanNetwork, num_epochs: int, key: Array, **settings: Any
@@ -365,7 +394,7 @@ class _Training:
             standardise_conditions="none",
             num_epochs=num_epochs,
             process=self.process,
-            **(_SETTINGS | settings | self.settings),
+            **(_SETTINGS | {"weighting": _WEIGHTING[self.informed]} | settings | self.settings),
         )
         assert isinstance(score, PerturbedScore)
         return CentredScore(score, centre, centre.mixing, constrain=self.joint.constrain)
@@ -377,6 +406,14 @@ class _Training:
             return PosteriorNetwork(size, **sizes)
         gradient = Held(PosteriorGradient(self.joint, self.encoding, centre))
         return InformedNetwork(PosteriorNetwork(2 * size, outputs=2 * size, **sizes), gradient)
+
+
+def _knows_missing_parts(joint: AbstractSimulator) -> bool:
+    """Whether the likelihood of a set has a value and a gradient where its last part is missing."""
+    positions, observations = simulate(joint, jax.random.key(0), 1)
+    fewer = jax.tree.map(lambda x: x[0].at[-1].set(jnp.nan), observations)
+    value, gradient = jax.value_and_grad(joint.log_likelihood)(positions[0], fewer)
+    return bool(jnp.isfinite(value) & jnp.isfinite(gradient).all())
 
 
 class PosteriorGradient:

@@ -34,7 +34,9 @@ def mean_log_density(
         A scalar, in nats.
     """
     return jnp.mean(
-        jax.lax.map(lambda pair: _log_density(score, *pair, sigma_range), (positions, conditions), batch_size=_BATCH)
+        jax.lax.map(
+            lambda pair: _log_density(score, pair[0], pair[1], sigma_range), (positions, conditions), batch_size=_BATCH
+        )
     )
 
 

@@ -77,6 +77,7 @@ def save_posterior(posterior: AmortisedPosterior, path: str | os.PathLike[str]) 
             "structure": structure_content(encoding.structure),
             "has_gaps": encoding.has_gaps,
             "exchangeable": encoding.exchangeable,
+            "takes_fewer": encoding.takes_fewer,
         },
         "simulator": _simulator_content(posterior.simulator, arrays),
     }
@@ -139,8 +140,9 @@ def _posterior_from(content: dict[str, Any], arrays: Arrays, joint: AbstractSimu
     number = jax.ShapeDtypeStruct((), float)
     location, scale = (tree_from(number, f"encoding.{name}", arrays) for name in ("location", "scale"))
     encoding = Encoding(
-        structure_from(told["structure"]), location, scale, bool(told["has_gaps"]), bool(told["exchangeable"])
-    )
+        structure_from(told["structure"]), location, scale, bool(told["has_gaps"]), bool(told["exchangeable"]),
+        bool(told["takes_fewer"]),
+    )  # fmt: skip
     joint = _checked_simulator(joint, content["simulator"], arrays)
 
     def gradient(centre: Any) -> PosteriorGradient:

@@ -449,3 +449,32 @@ def test_settings_that_cannot_be_used_are_named() -> None:
     for settings, message in wrong:
         with pytest.raises(ValueError, match=message):
             fit(data, **settings)
+
+
+def denoised_at(score: Any, x: Array, sigma: float) -> Array:
+    """What the denoiser of a score makes of a point."""
+    return score.fn(x, jnp.asarray(sigma))
+
+
+def test_augmented_points_are_those_that_are_learned() -> None:
+    """Points around +2 and their mirror images have mean 0: a denoiser of much noise tends to it."""
+    data = 2 + 0.1 * jax.random.normal(jax.random.key(0), (400, 1))
+    settings: dict[str, Any] = {
+        "key": jax.random.key(1), "num_epochs": 150, "batch_size": 36, "learning_rate": 3e-3, "width": 16, "depth": 1,
+        "standardise": "none", "progress": False,
+        "keep": "last",
+    }  # fmt: skip
+    mirrored = ss.fit_score(data, augment=lambda key, z: z * jax.random.rademacher(key, (), z.dtype), **settings)
+    plain = ss.fit_score(data, **settings)
+    # Much noise sees a normal law of the same mean and variance v: E[z | y] = mean + v / (v + s^2) (y - mean).
+    x, sigma = jnp.array([1.5]), 6.0
+    low, high = (float(denoised_at(score, x, sigma)[0]) for score in (mirrored, plain))
+    assert abs(low - 1.5 * 4.01 / (4.01 + sigma**2)) < 0.15
+    assert abs(high - 2) < 0.15
+
+
+def test_augmenting_draws_with_scores_is_refused() -> None:
+    with pytest.raises(ValueError, match="`augment`: `scores` belong"):
+        ss.fit_score(
+            jnp.ones((20, 1)), scores=jnp.ones((20, 1)), augment=lambda key, z: z, key=jax.random.key(0), progress=False
+        )

@@ -152,7 +152,7 @@ def test_encodings_are_undone() -> None:
 
 
 def test_set_encoders_see_neither_order_nor_empty_parts() -> None:
-    encoder = SetEncoder(2 * 3, 16, 8, key=KEY)
+    encoder = SetEncoder(3, 16, 8, has_gaps=True, key=KEY)
     values = jax.random.normal(jax.random.key(1), (5, 3))
     present = jnp.ones((5, 3)).at[3:].set(0.0)
     whole = encoder(Encoded(values * present, present))
