@@ -21,7 +21,7 @@ _FEWEST_VALIDATION_TERMS = 4096
 _LEVEL_KNOTS = 33
 """Where the logarithm of the loss is learned, over the range of noise levels."""
 _LOSS_STREAM, _PENALTY_STREAM, _AUGMENT_STREAM = 2, 3, 4
-"""What is folded into a step's key for the loss and the penalties; two keys are split from it for the noise."""
+"""What is folded into a step's key for these three; two keys are split from it for the noise."""
 
 LearningRate = float | Callable[[Any], Any]
 Augment = Callable[..., Any]

@@ -120,7 +120,7 @@ class Encoding(eqx.Module):
 
     def completed(self, observation: Observation) -> Observation:
         """One observation, with parts of NaN up to the number of the training, where parts were missing there."""
-        if not (self.exchangeable and self.has_gaps):
+        if not (self.exchangeable and (self.has_gaps or self.takes_fewer)):
             return observation
         many, one = self.batch(observation)
         first = jax.tree.map(lambda x: x[0], many) if one else observation

@@ -411,7 +411,7 @@ class _Training:
 def _knows_missing_parts(joint: AbstractSimulator) -> bool:
     """Whether the likelihood of a set has a value and a gradient where its last part is missing."""
     positions, observations = simulate(joint, jax.random.key(0), 1)
-    fewer = jax.tree.map(lambda x: x[0].at[-1].set(jnp.nan), observations)
+    fewer = jax.tree.map(lambda x: x[0].astype(positions.dtype).at[-1].set(jnp.nan), observations)
     value, gradient = jax.value_and_grad(joint.log_likelihood)(positions[0], fewer)
     return bool(jnp.isfinite(value) & jnp.isfinite(gradient).all())
 

@@ -41,7 +41,7 @@ def mean_log_density(
 
 
 def _log_density(score: CentredScore, position: Array, condition: Encoded, sigma_range: tuple[float, float]) -> Array:
-    """One point's; Hutchinson's noise is not needed, for the dimensions are few."""
+    """One point's."""
     low, high = (float(np.log(sigma)) for sigma in sigma_range)
     step = (high - low) / _NUM_STEPS
     path = score.given(condition)
