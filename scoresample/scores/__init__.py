@@ -34,8 +34,8 @@ from scoresample.scores._lattice_phi4 import LatticePhi4 as LatticePhi4
 from scoresample.scores._line_integral import LineIntegralDensity as LineIntegralDensity
 from scoresample.scores._line_integral import line_integral as line_integral
 from scoresample.scores._logdensity import logdensity_fn as logdensity_fn
+from scoresample.scores._make_simulator import simulator as simulator
 from scoresample.scores._numpyro import from_numpyro as from_numpyro
 from scoresample.scores._simulator import AbstractSimulator as AbstractSimulator
-from scoresample.scores._simulator import simulator as simulator
 from scoresample.scores._support import Support as Support
 from scoresample.scores._support import as_support as as_support

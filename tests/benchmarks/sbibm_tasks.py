@@ -31,7 +31,8 @@ class Task(NamedTuple):
     Attributes:
         prior: the prior of its parameters, an array.
         observe: (key, parameters) -> observation.
-        log_likelihood: (parameters, observation) -> log density, up to a constant for each observation.
+        log_likelihood: (parameters, observation) -> log density, up to a constant for each observation; exchangeable
+            parts that are NaN are left out.
         shape: shape of one observation; a leading axis of exchangeable parts where `exchangeable`.
         exchangeable: whether the first axis of an observation holds parts that are independent and alike.
     """
@@ -160,7 +161,9 @@ def slcp() -> Task:
         covariance = jnp.array(
             [[first**2 + 1e-6, correlation * first * second], [correlation * first * second, second**2 + 1e-6]]
         )
-        return dist.MultivariateNormal(mean, covariance).log_prob(x).sum()
+        seen = jnp.isfinite(x).all(axis=-1)
+        parts = dist.MultivariateNormal(mean, covariance).log_prob(jnp.where(seen[:, None], x, 0.0))
+        return jnp.where(seen, parts, 0.0).sum()
 
     return Task(_uniform(3.0, 5), observe, log_likelihood, (4, 2), exchangeable=True)
 
