@@ -36,7 +36,7 @@ from scoresample.training._epoch import (
     start_members,
     validation_losses,
 )
-from scoresample.training._layout import Layout, VectorDenoiser, layout_of
+from scoresample.training._layout import Layout, VectorDenoiser, check_augment, layout_of
 from scoresample.training._levels import Weighting
 from scoresample.training._loss import LossName
 from scoresample.training._penalties import PenaltyName
@@ -233,6 +233,8 @@ def fit_score(
     )  # fmt: skip
     layout = layout_of(source.position)
     condition_layout = None if source.condition is None else layout_of(source.condition)
+    if augment is not None:
+        check_augment(augment, layout, condition_layout, jnp.asarray(0.0).dtype)
     if penalty_probes is None:
         penalty_probes = 0 if source.first.points.shape[1] <= _EXACT_TRACE_DIMENSIONS else 1
     dtype = jnp.asarray(0.0).dtype

@@ -46,6 +46,27 @@ def layout_of(position: Position) -> Layout:
     return Layout(tree, tuple(jnp.shape(leaf) for leaf in leaves))
 
 
+def check_augment(augment: Any, layout: Layout, condition_layout: Layout | None, dtype: Any) -> None:
+    """Refuse a function that does not give points (and conditions) of the shapes that it takes.
+
+    Raises:
+        ValueError: if the arrays that it gives are not those that it takes.
+    """
+    layouts = (layout,) if condition_layout is None else (layout, condition_layout)
+    taken = tuple(one.position(jnp.zeros(one.size, dtype)) for one in layouts)
+    given = jax.eval_shape(augment, jax.random.key(0), *taken)
+    expected = taken[0] if condition_layout is None else taken
+    if jax.tree.structure(given) != jax.tree.structure(expected):
+        what = "a point" if condition_layout is None else "a pair (point, condition)"
+        raise ValueError(
+            f"`augment` must give {what} as it takes them, got {jax.tree.structure(given)} for "
+            f"{jax.tree.structure(expected)}."
+        )
+    shapes = [tuple(leaf.shape for leaf in jax.tree.leaves(tree)) for tree in (expected, given)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"`augment` must keep the shapes of its arguments, got {shapes[1]} for {shapes[0]}.")
+
+
 class VectorDenoiser(eqx.Module):
     """A denoiser of positions that takes and gives vectors.
 

@@ -114,6 +114,8 @@ def train_and_draw(
             arrays["corrected"] = parameters(mended)
         np.savez(folder / f"{name_of(task, informed)}_{observation}.npz", **arrays)  # pyright: ignore[reportArgumentType]
         result["observations"][str(observation)] = cell
+    # Programs of one training serve no other, and a process has room for only so many.
+    jax.clear_caches()
     return result
 
 

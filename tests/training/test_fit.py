@@ -478,3 +478,14 @@ def test_augmenting_draws_with_scores_is_refused() -> None:
         ss.fit_score(
             jnp.ones((20, 1)), scores=jnp.ones((20, 1)), augment=lambda key, z: z, key=jax.random.key(0), progress=False
         )
+
+
+def test_augmentations_of_other_shapes_are_refused_at_the_door() -> None:
+    points = jnp.arange(240.0).reshape(120, 2)
+    settings: dict[str, Any] = {"key": jax.random.key(0), "progress": False}
+    with pytest.raises(ValueError, match="`augment` must keep the shapes"):
+        ss.fit_score(points, augment=lambda key, z: z[:1], **settings)
+    with pytest.raises(ValueError, match=r"`augment` must give a pair \(point, condition\)"):
+        ss.fit_score(points, conditions=points, augment=lambda key, z, c: z, **settings)
+    with pytest.raises(ValueError, match="`augment` must give a point as it takes"):
+        ss.fit_score(points, augment=lambda key, z: (z, z), **settings)

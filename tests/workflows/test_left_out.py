@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 from jaxtyping import Array
@@ -67,3 +68,26 @@ def test_posteriors_of_fewer_parts_are_learned_too() -> None:
     # Single numbers were never missing, and neither was everything.
     with pytest.raises(ValueError, match="nothing was missing"):
         posterior.given(jnp.full((4, 1), jnp.nan))
+
+
+def test_the_exact_density_of_fewer_parts_is_theirs_alone() -> None:
+    """A part that is not there is no copy of one that is: nothing is broadcast over the model's plate."""
+
+    def model() -> None:
+        theta = numpyro.sample("theta", dist.Normal(0.0, 1.0))
+        with numpyro.plate("parts", 3):
+            numpyro.sample("x", dist.Normal(theta, 0.5))
+
+    posterior = ss.fit_posterior(
+        model, observed="x", key=jax.random.key(0), exchangeable=True, coordinates="prior", num_simulations=300,
+        num_epochs=2, width=16, depth=1, progress=False,
+    )  # fmt: skip
+    assert posterior.encoding.takes_fewer
+    for parts in ([1.3], [1.3, 0.4], [1.3, 0.4, -0.2]):
+        density = posterior.density(jnp.array(parts))
+        place = jnp.array([0.0]), jnp.array([0.7])
+        found = density.logdensity(place[1]) - density.logdensity(place[0])
+        log_joint = [
+            -0.5 * theta**2 - 0.5 * float(np.sum((np.array(parts) - theta) ** 2)) / 0.25 for theta in (0.0, 0.7)
+        ]
+        np.testing.assert_allclose(found, log_joint[1] - log_joint[0], rtol=1e-5)
