@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 import scoresample as ss
 
-_DAYS, _EVERY, _SUBSTEPS = 160, 17, 4
+_DAYS, _EVERY, _SUBSTEPS = 160, 17, 2
 """Of the epidemic: its length, the days between two observations, and steps of the solver in a day."""
 
 
