@@ -23,6 +23,7 @@ from scoresample.inference import Draws as Draws
 from scoresample.inference import PathfinderFit as PathfinderFit
 from scoresample.inference import SamplingError as SamplingError
 from scoresample.inference import exact_draws as exact_draws
+from scoresample.inference import load as load
 from scoresample.inference import pathfinder as pathfinder
 from scoresample.inference import sample as sample
 from scoresample.paths import EDM as EDM

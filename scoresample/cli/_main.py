@@ -1,23 +1,21 @@
-"""The command line: ``scoresample compare``, ``scoresample posterior`` and ``scoresample samplers``."""
+"""The command line: ``scoresample compare``, ``posterior``, ``sample``, ``resume`` and ``samplers``."""
 
 import argparse
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from scoresample._version import __version__
+from scoresample.cli._choices import chosen_samplers
 from scoresample.cli._models import BUILT_IN, load_model
 from scoresample.cli._posterior import add_posterior, run_posterior
+from scoresample.cli._sample import add_sample, run_resume, run_sample
 from scoresample.inference import SamplingError
 from scoresample.samplers import (
-    AbstractHamiltonian,
-    AbstractParticleSampler,
     AbstractSampler,
-    BlackJAX,
     available_samplers,
 )
 from scoresample.workflows import compare_samplers
@@ -34,6 +32,8 @@ examples:
   scoresample compare my_model.py:posterior --samplers nuts,hmc --out report/
   scoresample posterior two_moons --out report/
   scoresample posterior my_simulator.py:simulator --observed data.npz --out report/
+  scoresample sample eight_schools --num-samples 100000 --store run.zarr
+  scoresample resume run.zarr
   scoresample samplers
 """
 
@@ -90,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--save-draws", action="store_true", help="also write each run as DIR/draws/NAME.nc")
     compare.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add_posterior(commands)
+    add_sample(commands)
     commands.add_parser("samplers", help="list the samplers", description="List the samplers by name.")
     return parser
 
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(samplers_table())
         return 0
     try:
-        return run_posterior(options) if options.command == "posterior" else _compare(options)
+        return _COMMANDS[options.command](options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if options.debug:
             raise
@@ -133,27 +134,8 @@ def samplers_table() -> str:
     )
 
 
-def _chosen_samplers(names: str, target_acceptance: float) -> dict[str, AbstractSampler | AbstractParticleSampler[Any]]:
-    known = available_samplers()
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise ValueError(f"there is no sampler {', '.join(map(repr, unknown))}. The samplers are: {', '.join(known)}.")
-    if not chosen:
-        raise ValueError(f"`--samplers` is empty. The samplers are: {', '.join(known)}.")
-    if BlackJAX.name in chosen:
-        raise ValueError(
-            f"`--samplers`: '{BlackJAX.name}' stands for any BlackJAX algorithm with parameters of your own, which "
-            "have no place on the command line. Use ss.BlackJAX(algorithm, ...) in Python."
-        )
-    tuned = {"target_acceptance_rate": target_acceptance}
-    return {
-        name: known[name](**tuned) if issubclass(known[name], AbstractHamiltonian) else known[name]() for name in chosen
-    }
-
-
 def _compare(options: argparse.Namespace) -> int:
-    samplers = _chosen_samplers(options.samplers, options.target_acceptance)
+    samplers = chosen_samplers(options.samplers, options.target_acceptance)
     target = load_model(options.model)
     options.out.mkdir(parents=True, exist_ok=True)
     comparison = compare_samplers(
@@ -176,3 +158,6 @@ def _compare(options: argparse.Namespace) -> int:
             run.draws.to_arviz().to_netcdf(folder / f"{name.replace(' ', '_')}.nc", engine="h5netcdf")
     print(f"\nThe report is at {report}")
     return 0
+
+
+_COMMANDS = {"compare": _compare, "posterior": run_posterior, "sample": run_sample, "resume": run_resume}

@@ -1,5 +1,6 @@
 """Draws of a path: particles that went along it, and what is known about their run."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,7 +11,10 @@ from jaxtyping import Array
 
 from scoresample.checks import conservative_checks, measure_start, moves_check, short_chain_checks, start_check
 from scoresample.inference._draws import Draws
+from scoresample.inference._durable import stored_particles
+from scoresample.inference._outputs import ParticleBuffer
 from scoresample.inference._particles import run_particles
+from scoresample.inference._sharding import block_size
 from scoresample.paths import (
     AbstractPerturbedScore,
     AbstractScorePath,
@@ -18,7 +22,7 @@ from scoresample.paths import (
     ReclockedScore,
     TemperedPath,
 )
-from scoresample.samplers import PER_PARTICLE, AbstractParticleSampler, AbstractPathSampler, Plan
+from scoresample.samplers import AbstractParticleSampler, AbstractPathSampler, Plan
 from scoresample.scores import AbstractScore, LineIntegralDensity
 
 
@@ -33,6 +37,7 @@ def sample_particles(
     mesh: Mesh | None,
     show: bool,
     label: str = "",
+    store: Path | None = None,
 ) -> Draws:
     """Run particles from the reference of a path to its target, with checks of the start, the end and the moves.
 
@@ -46,6 +51,7 @@ def sample_particles(
         mesh: the devices, or None.
         show: whether there is a progress bar.
         label: what the bar says beside the sampler.
+        store: where the draws go, or None for memory.
 
     Returns:
         The draws, still without their seconds and attributes.
@@ -54,53 +60,51 @@ def sample_particles(
     if plan is None:
         plan = sampler.plan(target, key=key_plan)
     assert isinstance(target, AbstractScorePath)
-    drawn = run_particles(
-        target,
-        sampler,
-        plan,
-        key=key_run,
-        num_particles=num_particles,
-        batch_size=batch_size,
-        mesh=mesh,
-        show=show,
-        label=label,
-    )
+    size = num_particles if sampler.interacting else block_size(num_particles, batch_size, mesh)
+    if store is None:
+        output = ParticleBuffer(num_particles, size)
+    else:
+        output = stored_particles(
+            store, target, sampler, plan, key=key_run, num_particles=num_particles, batch_size=batch_size, mesh=mesh
+        )
+        size = output.store.manifest.block_size
+    run_particles(
+        target, sampler, plan, key=key_run, num_particles=num_particles, size=size, mesh=mesh, show=show,
+        output=output, label=label,
+    )  # fmt: skip
+    infos, log_weights = output.infos, output.log_weights
+    stats = jax.tree.map(lambda *x: np.stack(x), *[info.stats for info in infos])
+    nfe = float(np.mean([info.nfe for info in infos]))
     checks = []
-    short_chains = "autocorrelation_bound" in drawn.stats
+    short_chains = "autocorrelation_bound" in stats
     if isinstance(target, AbstractPerturbedScore) and not short_chains:
-        mismatch = drawn.stats.pop("start_mismatch", None)
+        mismatch = stats.pop("start_mismatch", None)
         if mismatch is None:
             mismatch = measure_start(target, key_plan, plan.t_start)
         checks = [start_check(float(np.max(mismatch)))]
     stop = _where_it_stopped(target, plan)
-    if "least_move" in drawn.stats:
-        checks.append(moves_check(float(np.min(drawn.stats["least_move"]))))
+    if "least_move" in stats:
+        checks.append(moves_check(float(np.min(stats["least_move"]))))
     if short_chains:
-        checks += short_chain_checks(drawn.stats)
-    if isinstance(target, TemperedPath) and isinstance(target.target, LineIntegralDensity):
-        checks += conservative_checks(target.target, drawn.positions, key=key_plan)
-    particles = {
-        name: drawn.stats.pop(name).reshape(-1)[:num_particles] for name in PER_PARTICLE if name in drawn.stats
-    }
-    evaluations, non_finite = round(drawn.nfe * num_particles), drawn.non_finite
+        checks += short_chain_checks(stats)
+    evaluations = round(nfe * num_particles)
     if isinstance(plan, Plan):
         evaluations += int(plan.pilot_evaluations)
-    facts = dict(drawn.stats)
-    if drawn.log_weights is not None:
-        non_finite = non_finite | np.isnan(drawn.log_weights)
-        if isinstance(sampler, AbstractPathSampler):
-            facts |= _normalising_constant(drawn.log_weights)
-    return Draws(
-        position=jax.tree.map(lambda x: x[None], drawn.positions),
+    facts = dict(stats)
+    if log_weights is not None and isinstance(sampler, AbstractPathSampler):
+        facts |= _normalising_constant(log_weights)
+    draws = output.draws(
         kind="interacting" if sampler.interacting else "independent",
-        log_weights=None if drawn.log_weights is None else jnp.asarray(drawn.log_weights)[None],
-        stats={"non_finite": non_finite[None], **{name: value[None] for name, value in particles.items()}},
         info={"num_warmup": 0, "num_evaluations": evaluations, "checks": checks, **stop, **facts},
-        nfe=drawn.nfe,
+        nfe=nfe,
         seconds=0.0,
         constrain=target.constrain,
         attributes={},
     )
+    if isinstance(target, TemperedPath) and isinstance(target.target, LineIntegralDensity):
+        positions = jax.tree.map(lambda x: x[0], draws.position)
+        checks += conservative_checks(target.target, positions, key=key_plan)
+    return draws
 
 
 def _where_it_stopped(target: AbstractScorePath, plan: Any) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What `sample` checks before any work is done."""
 
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -40,6 +41,25 @@ def check_count(name: str, value: Any, least: int, remedy: str = "") -> int:
     if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}.{' ' + remedy if remedy else ''}")
     return int(value)
+
+
+def check_store(store: Any) -> Path | None:
+    """The place of a store, or None.
+
+    Raises:
+        TypeError: if it is no path.
+        ValueError: if it is a path of something else.
+    """
+    if store is None:
+        return None
+    if not isinstance(store, str | Path):
+        raise TypeError(f'`store` must be a path, such as "run.zarr", got {store!r}.')
+    path = Path(store).expanduser()
+    if path.exists() and not (path / "zarr.json").is_file():
+        raise ValueError(
+            f"`store`: {path} is there and is no run of scoresample. It was left as it is. Name a new place."
+        )
+    return path
 
 
 def score_for_chains(target: Any) -> AbstractScore:

@@ -238,6 +238,11 @@ class Draws:
         """Length of the draw axis."""
         return jax.tree.leaves(self.position)[0].shape[1]
 
+    @property
+    def non_finite(self) -> np.ndarray:
+        """Which draws are not finite: (chain, draw)."""
+        return self.stats["non_finite"]
+
     def sites(self) -> dict[str, np.ndarray]:
         """The named sites of all draws, constrained and deterministic, with leading axes (chain, draw)."""
         if self.constrain is named_sites:  # as they are: JAX would round float64 where it is not enabled

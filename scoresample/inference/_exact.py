@@ -6,10 +6,10 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from scoresample.inference._about import run_attributes
 from scoresample.inference._doors import check_count, check_key
 from scoresample.inference._draws import Draws
 from scoresample.inference._progress import compile_seconds
-from scoresample.inference._sample import run_attributes
 from scoresample.scores import AbstractExactDensity
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from scoresample.inference._about import run_attributes
 from scoresample.inference._draws import Draws
 from scoresample.inference._imported import (
     UNKNOWN,
@@ -16,7 +17,6 @@ from scoresample.inference._imported import (
     mean_steps,
     statistics,
 )
-from scoresample.inference._sample import run_attributes
 from scoresample.scores import Constrain, Position, named_sites
 
 _RENAMED = {

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC
 
+from scoresample.inference._about import run_attributes
 from scoresample.inference._draws import Draws
 from scoresample.inference._imported import (
     NAMED_SITES,
@@ -20,7 +21,6 @@ from scoresample.inference._imported import (
     mean_steps,
     statistics,
 )
-from scoresample.inference._sample import run_attributes
 
 _RENAMED = {"num_steps": "n_steps", "accept_prob": "acceptance_rate"}
 

@@ -1,6 +1,6 @@
 """Running particles along a path, block by block."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,60 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from scoresample.inference._outputs import ParticleOutput, Particles
 from scoresample.inference._progress import chunk_length, progress_bar
-from scoresample.inference._sharding import num_devices, on_devices
+from scoresample.inference._sharding import num_devices, on_devices, placed
 from scoresample.paths import AbstractScorePath, num_conditions, of_particles
-from scoresample.samplers import AbstractParticleSampler, AbstractPathSampler, ParticleInfo
+from scoresample.samplers import PER_PARTICLE, AbstractParticleSampler, AbstractPathSampler, ParticleInfo
 from scoresample.scores import Position
-
-
-class ParticleDraws(NamedTuple):
-    """What a run returns, on the host.
-
-    Attributes:
-        positions: a tree with a leading particle axis.
-        log_weights: one for each particle, or None.
-        non_finite: whether a particle has a number that is not finite.
-        nfe: score evaluations per particle, the mean over blocks.
-        stats: the sampler's statistics, with a leading block axis.
-    """
-
-    positions: Position
-    log_weights: np.ndarray | None
-    non_finite: np.ndarray
-    nfe: float
-    stats: dict[str, np.ndarray]
-
-
-class _Buffer:
-    """Preallocated arrays on the host, filled block by block."""
-
-    def __init__(self, num_particles: int) -> None:
-        self.num = num_particles
-        self.arrays: Any = None
-        self.non_finite = np.zeros(num_particles, bool)
-        self.infos: list[ParticleInfo] = []
-
-    def write(self, start: int, outcome: tuple[Position, Array | None, ParticleInfo]) -> None:
-        """Write a block from particle `start` on, dropping what goes beyond the end."""
-        arrays, info = outcome[:2], outcome[2]
-        if self.arrays is None:
-            self.arrays = jax.tree.map(lambda x: np.empty((self.num, *x.shape[1:]), x.dtype), arrays)
-        stop = min(start + jax.tree.leaves(arrays)[0].shape[0], self.num)
-        for buffer, block in zip(jax.tree.leaves(self.arrays), jax.tree.leaves(arrays), strict=True):
-            buffer[start:stop] = np.asarray(block)[: stop - start]
-        finite = [
-            np.isfinite(x[start:stop]).reshape(stop - start, -1).all(axis=1) for x in jax.tree.leaves(self.arrays[0])
-        ]
-        self.non_finite[start:stop] = ~np.all(finite, axis=0)
-        self.infos.append(jax.tree.map(np.asarray, info))
-
-    def draws(self) -> ParticleDraws:
-        """Everything that was written."""
-        positions, log_weights = self.arrays
-        stats = jax.tree.map(lambda *x: np.stack(x), *[info.stats for info in self.infos])
-        nfe = float(np.mean([info.nfe for info in self.infos]))
-        return ParticleDraws(positions, log_weights, self.non_finite, nfe, stats)
 
 
 @eqx.filter_jit
@@ -79,7 +31,7 @@ def _run_block(
     return _to_positions(path, particles), log_weights, info
 
 
-_run = eqx.filter_jit(_run_block)
+run_block = eqx.filter_jit(_run_block)
 
 
 @eqx.filter_jit
@@ -164,7 +116,7 @@ def _split_conditions(path: AbstractScorePath) -> tuple[AbstractScorePath, Abstr
     return shared, conditions
 
 
-def _check_number(path: AbstractScorePath, num_particles: int) -> None:
+def check_number(path: AbstractScorePath, num_particles: int) -> None:
     """Raise unless a path has as many conditions as there are particles, or the same for all."""
     number = num_conditions(path)
     if number is not None and number != num_particles:
@@ -174,6 +126,13 @@ def _check_number(path: AbstractScorePath, num_particles: int) -> None:
         )
 
 
+def split_outcome(positions: Position, log_weights: Any, info: ParticleInfo) -> tuple[Particles, ParticleInfo]:
+    """What a run tells of each particle, and of the block as a whole."""
+    stats = {name: value for name, value in info.stats.items() if name in PER_PARTICLE}
+    rest = {name: value for name, value in info.stats.items() if name not in PER_PARTICLE}
+    return Particles(positions, log_weights, stats), info._replace(stats=rest)
+
+
 def run_particles(
     path: AbstractScorePath,
     sampler: AbstractParticleSampler[Any],
@@ -181,46 +140,55 @@ def run_particles(
     *,
     key: Array,
     num_particles: int,
-    batch_size: int | None,
+    size: int,
     mesh: Mesh | None,
     show: bool,
+    output: ParticleOutput,
     label: str = "",
-) -> ParticleDraws:
-    """Draw particles from the path's reference and run them to the target.
+) -> None:
+    """Draw particles from the path's reference and run them to the target, except for what the output has already.
 
-    Particles are cut into equal blocks of `batch_size` (the last is filled up and the filling dropped), unless they
+    Particles are cut into equal blocks of `size` (the last is filled up and the filling dropped), unless they
     interact; keys are folded from the key and the block, so draws depend on the key and the block size only. Every
-    block is written to its place in one buffer on the host as soon as it is there.
+    block goes to the output as soon as it is there.
+
+    On several devices blocks run as one program, with one compilation and draws that are the same up to rounding;
+    where the output wants the same bits, each runs as the program of a single device, compiled for each.
     """
-    _check_number(path, num_particles)
+    check_number(path, num_particles)
+    mesh = None if sampler.interacting else mesh
     at_once = num_devices(mesh)
-    if sampler.interacting:
-        size, mesh, at_once = num_particles, None, 1
-    else:
-        size = min(-(-num_particles // at_once) if batch_size is None else batch_size, num_particles)
-    num_blocks = -(-num_particles // size)
-    in_chunks = show and mesh is None and isinstance(sampler, AbstractPathSampler)
-    buffer = _Buffer(num_particles)
-    total = num_blocks * (_num_steps(plan) if in_chunks else 1)
+    left = [block for block in range(-(-num_particles // size)) if not output.done(block)]
+    in_chunks = show and mesh is None and isinstance(sampler, AbstractPathSampler) and not output.exact_bits
+    total = len(left) * (_num_steps(plan) if in_chunks else 1)
     with progress_bar(total, f"{type(sampler).__name__} {label}".rstrip(), show=show) as bar:
-        for first in range(0, num_blocks, at_once):
-            blocks = [min(first + k, num_blocks - 1) for k in range(at_once)]
-            parts = [of_particles(path, _particles_of(block, size, num_particles)) for block in blocks]
-            keys = [jax.random.fold_in(key, block) for block in blocks]
-            if mesh is not None:
+        for first in range(0, len(left), at_once):
+            group = left[first : first + at_once]
+            parts = [of_particles(path, _particles_of(block, size, num_particles)) for block in group]
+            keys = [jax.random.fold_in(key, block) for block in group]
+            if in_chunks and isinstance(sampler, AbstractPathSampler):
+                outcomes = [_run_in_chunks(parts[0], sampler, plan, keys[0], size, bar)]
+            elif mesh is None:
+                outcomes = [run_block(parts[0], sampler, plan, keys[0], size)]
+            elif output.exact_bits:
+                # All devices are given their work before the first is waited for.
+                devices = zip(parts, keys, mesh.devices.flat, strict=False)
+                work = [placed((part, sampler, plan, k), device) for part, k, device in devices]
+                outcomes = [run_block(part, sampler, plan, k, size) for part, sampler, plan, k in work]
+            else:
+                # Devices without a block of their own repeat the last one.
+                parts += parts[-1:] * (at_once - len(group))
+                keys += keys[-1:] * (at_once - len(group))
                 shared, conditions = zip(*(_split_conditions(part) for part in parts), strict=True)
                 stacked = jax.tree.map(lambda *x: jnp.stack(x), *conditions)
                 result = _run_on_devices((shared[0], stacked), sampler, plan, jnp.stack(keys), size, mesh)
-                outcomes = [jax.tree.map(lambda x, k=k: x[k], result) for k in range(at_once)]
-            elif in_chunks and isinstance(sampler, AbstractPathSampler):
-                outcomes = [_run_in_chunks(parts[0], sampler, plan, keys[0], size, bar)]
-            else:
-                outcomes = [_run(parts[0], sampler, plan, keys[0], size)]
-            for block, outcome in dict(zip(blocks, outcomes, strict=True)).items():
-                buffer.write(block * size, outcome)
+                outcomes = [jax.tree.map(lambda x, k=k: x[k], result) for k in range(len(group))]
+            for block, outcome in zip(group, outcomes, strict=True):
+                particles, info = split_outcome(*jax.tree.map(np.asarray, outcome))
+                num = min(size, num_particles - block * size)
+                output.write(block, jax.tree.map(lambda x, n=num: x[:n], particles), info)
             if not in_chunks:
-                bar.update(len(set(blocks)))
-    return buffer.draws()
+                bar.update(len(group))
 
 
 def _particles_of(block: int, size: int, num_particles: int) -> np.ndarray:

@@ -1,30 +1,26 @@
 """One entry for every sampler."""
 
-import dataclasses
-import functools
-import json
-import platform
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, Sharding
 from jaxtyping import Array
 
-from scoresample._version import __version__
 from scoresample.checks import conservative_checks
+from scoresample.inference._about import attributes_of
 from scoresample.inference._along_path import sample_particles
 from scoresample.inference._cascade import sample_cascade
 from scoresample.inference._chains import run_chains
-from scoresample.inference._doors import check_count, check_key, check_target, score_for_chains, starts
+from scoresample.inference._doors import check_count, check_key, check_store, check_target, score_for_chains, starts
 from scoresample.inference._draws import Draws, SamplingError
+from scoresample.inference._durable import finish, stored_chains
+from scoresample.inference._outputs import ChainBuffer
 from scoresample.inference._progress import compile_seconds, wants_progress
-from scoresample.inference._sharding import mesh_of
+from scoresample.inference._sharding import block_size, mesh_of
 from scoresample.paths import AbstractCascadedPath, AbstractScorePath
 from scoresample.samplers import (
     AbstractParticleSampler,
@@ -33,8 +29,6 @@ from scoresample.samplers import (
     require_density,
 )
 from scoresample.scores import AbstractScore, LineIntegralDensity, Position
-
-_PACKAGES = ("jax", "numpyro", "blackjax", "arviz", "equinox", "diffrax")
 
 
 def sample(
@@ -51,6 +45,7 @@ def sample(
     throw: bool = True,
     progress: bool | None = None,
     sharding: Sharding | Sequence[Any] | None = None,
+    store: str | Path | None = None,
 ) -> Draws:
     """Draw from a density through its score, with any sampler.
 
@@ -79,13 +74,19 @@ def sample(
         sharding: run blocks of chains or particles on these devices at once: any `jax.sharding.Sharding`, or a list
             such as ``jax.devices()``. Without `batch_size` each device gets an equal block; with it the draws are those
             of a single device.
+        store: a folder, such as ``"run.zarr"``, to which draws go as they are made, in pieces that are whole whatever
+            happens. If it is there already, the run in it goes on where it stopped, to the same bits, on any number of
+            devices; it must be of the same target, settings and versions. Chains are then written in chunks, and
+            particles run in blocks of at most 65,536 unless `batch_size` says otherwise. The draws stay there until
+            they are looked at; [`load`][scoresample.load] reads those that are there, also while the run goes on.
 
     Returns:
         The draws, with statistics and facts of the run.
 
     Raises:
         TypeError: if the target does not suit the sampler; the message names the way out.
-        ValueError: if a setting or a start is wrong.
+        ValueError: if a setting or a start is wrong, or `store` holds another run.
+        OSError: if `store` cannot be written or a part of it is damaged; what was written stays.
         SamplingError: under `throw`, if draws are not finite or a solver failed.
 
     Examples:
@@ -115,13 +116,15 @@ def sample(
     if sampler is None:
         sampler = default_sampler(target)
     show, mesh = wants_progress(progress), mesh_of(sharding)
+    place = check_store(store)
     match sampler:
         case AbstractSampler():
             if plan is not None:
                 raise ValueError(f"`plan` is for path samplers; {type(sampler).__name__} runs chains.")
             draws = _sample_chains(
-                target, sampler, key, num_samples, num_chains, num_warmup, initial_position, batch_size, mesh, show
-            )
+                target, sampler, key, num_samples, num_chains, num_warmup, initial_position, batch_size, mesh, show,
+                place,
+            )  # fmt: skip
         case AbstractParticleSampler():
             if initial_position is not None:
                 raise ValueError(
@@ -132,17 +135,25 @@ def sample(
                 "mesh": mesh, "show": show,
             }  # fmt: skip
             if isinstance(target, AbstractCascadedPath):
+                if place is not None:
+                    raise ValueError(
+                        "`store`: cascades are drawn stage by stage, and each stage needs all of the one before: they "
+                        "have no store. Leave it out, and save the draws with draws.to_arviz()."
+                    )
                 draws = sample_cascade(target, sampler, **settings)
             else:
-                draws = sample_particles(target, sampler, **settings)
-            draws.attributes.update(_attributes(sampler, target))
+                draws = sample_particles(target, sampler, **settings, store=place)
+            draws.attributes.update(attributes_of(sampler, target))
         case _:  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(  # pyright: ignore[reportUnreachable]
                 f"`sampler` must be an instance of a sampler, such as NUTS() or ReverseSDE(), got {sampler!r}."
             )
     draws.attributes["sampler_chosen"] = "by default" if by_default else "by name"
     draws.info["compile_seconds"] = compile_seconds() - compiled
-    draws = dataclasses.replace(draws, seconds=time.perf_counter() - started)
+    # Not by a copy, which would read all draws of a store.
+    object.__setattr__(draws, "seconds", time.perf_counter() - started)
+    if place is not None:
+        finish(place, draws)
     if throw:
         _raise_on_failure(draws)
     return draws
@@ -159,52 +170,49 @@ def _sample_chains(
     batch_size: int | None,
     mesh: Mesh | None,
     show: bool,
+    store: Path | None,
 ) -> Draws:
     score = score_for_chains(target)
     if sampler.needs_density:
         require_density(sampler, score)
     key_start, key_run = jax.random.split(key)
-    positions, stats, facts = run_chains(
-        score,
-        sampler,
-        starts(score, initial_position, num_chains, key_start),
-        key=key_run,
-        num_samples=num_samples,
-        num_warmup=num_warmup,
-        batch_size=batch_size,
-        mesh=mesh,
-        show=show,
-    )
+    positions = starts(score, initial_position, num_chains, key_start)
+    if store is None:
+        size = block_size(num_chains, batch_size, mesh)
+        output = ChainBuffer(num_chains, num_samples, size)
+    else:
+        output = stored_chains(
+            store, score, sampler, positions, key=key_run, num_samples=num_samples, num_warmup=num_warmup,
+            batch_size=batch_size, mesh=mesh,
+        )  # fmt: skip
+        size = output.store.manifest.block_size
+    run_chains(
+        score, sampler, positions, key=key_run, num_samples=num_samples, num_warmup=num_warmup, size=size, mesh=mesh,
+        show=show, output=output,
+    )  # fmt: skip
+    facts, steps, checks = dict(output.facts), output.total("n_steps"), []
     evaluations = facts.pop("num_evaluations")
-    checks = []
-    if sampler.needs_density and isinstance(score, LineIntegralDensity):
-        every = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), positions)
-        checks = conservative_checks(score, every, key=key_start)
-    return Draws(
-        position=positions,
+    draws = output.draws(
         kind="chains",
-        log_weights=None,
-        stats={**stats, "non_finite": _non_finite(positions, 2)},
         info={
             "num_warmup": num_warmup,
-            "num_evaluations": int(evaluations.sum() + stats["n_steps"].sum()),
+            "num_evaluations": int(evaluations.sum() + steps),
             "checks": checks,
             **{f"warmup_{name}": value for name, value in facts.items()},
         },
-        nfe=float(stats["n_steps"].mean()),
+        nfe=steps / (num_chains * num_samples),
         seconds=0.0,
         constrain=score.constrain,
-        attributes=_attributes(sampler, score),
+        attributes=attributes_of(sampler, score),
     )
-
-
-def _non_finite(positions: Position, num_axes: int) -> np.ndarray:
-    flags = [~np.isfinite(x).reshape(*x.shape[:num_axes], -1).all(axis=-1) for x in jax.tree.leaves(positions)]
-    return np.any(flags, axis=0)
+    if sampler.needs_density and isinstance(score, LineIntegralDensity):
+        every = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), draws.position)
+        checks += conservative_checks(score, every, key=key_start)
+    return draws
 
 
 def _raise_on_failure(draws: Draws) -> None:
-    bad = draws.stats["non_finite"]
+    bad = draws.non_finite
     if bad.any():
         by_chain = bad.any(axis=1)
         where = f"in chains {np.flatnonzero(by_chain).tolist()}" if draws.kind == "chains" else "of the particles"
@@ -221,47 +229,3 @@ def _raise_on_failure(draws: Draws) -> None:
             "Loosen `rtol`, raise `max_steps`, or take fixed steps. The draws are attached as `error.draws`.",
             draws,
         )
-
-
-def _attributes(sampler: AbstractSampler | AbstractParticleSampler[Any], target: Any) -> dict[str, Any]:
-    attributes = run_attributes(type(sampler).__name__, json.dumps(settings_of(sampler)), target)
-    return attributes | {
-        "asymptotically_exact": int(sampler.asymptotically_exact),
-        "reference": sampler.reference,
-    }
-
-
-def run_attributes(sampler: str, settings: str, target: Any) -> dict[str, Any]:
-    """Where draws come from: sampler, settings (JSON), target, versions (JSON) and device."""
-    device = jax.devices()[0]
-    return {
-        "sampler": sampler,
-        "settings": settings,
-        "target": type(target).__name__,
-        "versions": _versions(),
-        "device": f"{device.platform}:{device.device_kind}",
-    }
-
-
-@functools.cache
-def _versions() -> str:
-    """Versions of what draws depend on, as JSON: looked up once, since reading the packages' metadata takes long."""
-    versions = {"scoresample": __version__, "python": platform.python_version()}
-    return json.dumps(versions | {name: version(name) for name in _PACKAGES})
-
-
-def settings_of(sampler: eqx.Module) -> dict[str, Any]:
-    """A sampler's settings by name, as numbers and strings."""
-    settings = {}
-    for field in dataclasses.fields(sampler):
-        value = getattr(sampler, field.name)
-        if isinstance(value, jax.Array | np.ndarray):
-            value = np.asarray(value).tolist() if jnp.size(value) <= 1 else f"array of shape {value.shape}"
-        elif isinstance(value, tuple | list):
-            value = [float(each) for each in value]
-        elif isinstance(value, eqx.Module):
-            value = " ".join(repr(value).split())
-        elif not isinstance(value, int | float | str | bool | None):
-            value = type(value).__name__
-        settings[field.name] = value
-    return settings

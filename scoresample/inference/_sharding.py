@@ -37,6 +37,16 @@ def num_devices(mesh: Mesh | None) -> int:
     return 1 if mesh is None else mesh.devices.size
 
 
+def block_size(num: int, batch_size: int | None, mesh: Mesh | None) -> int:
+    """How many chains or particles make a block: as asked, else an equal part for every device."""
+    return min(-(-num // num_devices(mesh)) if batch_size is None else batch_size, num)
+
+
+def placed(tree: Any, device: Any) -> Any:
+    """A tree with all its arrays on a device."""
+    return jax.tree.map(lambda x: jax.device_put(x, device) if eqx.is_array(x) else x, tree)
+
+
 def on_devices(fn: Callable[[Any, Any], Any], mesh: Mesh, shared: Any, blocks: Any) -> Any:
     """``fn(shared, block)`` for every block, each on a device of its own.
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import scoresample as ss
-from scoresample.inference._particles import _run as compiled_run
+from scoresample.inference._particles import run_block as compiled_run
 from scoresample.nn import PreconditionedDenoiser, ResidualMLP
 from scoresample.paths import denoise_particles
 from tests.benchmarks.accuracy import make_mixture

@@ -1,14 +1,15 @@
 """Posteriors from simulators, beside the reference draws of the benchmark of simulation-based inference.
 
 Run it as `python -m tests.benchmarks.sbibm [--simulations N] [--small N] [--tasks A,B] [--observations 1,2,3,4,5]
-[--informed free,informed] [--draws N] [--quick] [--cache FOLDER] [--json FILE] [--out FOLDER]`. It needs the extra
-`bench` (the package `sbibm-jax`).
+[--informed free,informed] [--draws N] [--peers] [--quick] [--cache FOLDER] [--json FILE] [--out FOLDER]`. It needs the
+extra `bench` (the package `sbibm-jax`).
 
 Every task is trained twice with the default settings: from simulations alone, and with the gradient of the likelihood
 ("informed"). C2ST is that of the benchmark: 10,000 draws against 10,000 reference draws, on inputs scaled by the
 reference. Corrected draws are those that the certificate says to use, by weights or by moves that leave the exact
 posterior invariant. A second training on `--small` simulations gives worse posteriors for the certificates to judge:
-none may say "use" of draws that a classifier tells apart. Cells are kept in the cache as they are made, so an
+none may say "use" of draws that a classifier tells apart. With `--peers` the package `sbi` runs beside it, where it
+and torch are installed (see `sbibm_peers`). Cells are kept in the cache as they are made, so an
 interrupted run goes on. Nothing is chosen by the references. The exit status is 1 if a goal fails.
 """
 
@@ -18,6 +19,7 @@ import json
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import numpy as np
 import scoresample as ss
 from scoresample.diagnostics import c2st
 from tests.benchmarks.report import cached, keep, table
+from tests.benchmarks.sbibm_peers import PEERS, peers_are_here, train_and_draw_peer
 from tests.benchmarks.sbibm_tasks import TASKS, of_package
 
 GOALS = {
@@ -119,10 +122,10 @@ def train_and_draw(
     return result
 
 
-def scored(task: str, informed: bool, observation: int, kind: str, folder: Path, num_draws: int) -> dict[str, float]:
-    """C2ST of draws of a kind, "raw" or "corrected"."""
+def scored(name: str, task: str, observation: int, kind: str, folder: Path, num_draws: int) -> dict[str, float]:
+    """C2ST of draws of a kind, "raw" or "corrected", in the file of that name."""
     _, exact = reference(task, observation)
-    with np.load(folder / f"{name_of(task, informed)}_{observation}.npz") as arrays:
+    with np.load(folder / f"{name}_{observation}.npz") as arrays:
         return {kind: c2st(exact[:num_draws], arrays[kind], num_processes=2)}
 
 
@@ -151,18 +154,58 @@ def cells(simulations: int, observations: list[int], args: argparse.Namespace) -
     found = []
     for task, informed, observation in itertools.product(args.tasks, args.informed, observations):
         run = trained(task, informed, simulations, observations, args)
+        name = name_of(task, informed)
         cell = {"task": task, "informed": informed, "observation": observation, "simulations": simulations}
         cell |= {"training": run["training"]} | run["observations"][str(observation)]
         # What the certificate refuses has no corrected draws to score.
         for kind in ("raw", "corrected") if cell.get("verdict") in USABLE else ("raw",):
             cell |= cached(
                 folder,
-                f"{name_of(task, informed)}_{observation}_{kind}",
-                lambda t=task, i=informed, o=observation, k=kind: scored(t, i, o, k, folder, args.draws),
+                f"{name}_{observation}_{kind}",
+                lambda n=name, t=task, o=observation, k=kind: scored(n, t, o, k, folder, args.draws),
             )
         found.append(cell)
         print(json.dumps(cell), flush=True)
     return found
+
+
+def peers_trained(peer: str, task: str, args: argparse.Namespace) -> dict[str, Any]:
+    """One training of a peer with its draws, from the cache or made now."""
+    folder = folder_of(args.simulations, args)
+    return cached(
+        folder,
+        f"{peer}_{task}",
+        lambda: train_and_draw_peer(peer, task, args.simulations, CORRECTED_OBSERVATIONS, folder, args.draws),
+    )
+
+
+def beside_peers(found: list[dict[str, Any]], args: argparse.Namespace) -> str:
+    """The table of this package beside `sbi`, under the first observations."""
+    folder, lines = folder_of(args.simulations, args), []
+    for task in args.tasks:
+        ours = [c for c in found if (c["task"], c["informed"]) == (task, False) and "verdict" in c]
+        runs = {"scoresample, free": [(c["raw"], c["drawing"], c["training"]) for c in ours]}
+        for peer in PEERS:
+            run = peers_trained(peer, task, args)
+            runs[f"sbi, {peer}"] = [
+                (
+                    cached(
+                        folder,
+                        f"{peer}_{task}_{o}_raw",
+                        lambda n=f"{peer}_{task}", t=task, o=o: scored(n, t, o, "raw", folder, args.draws),
+                    )["raw"],
+                    run["observations"][str(o)]["drawing"],
+                    run["training"],
+                )
+                for o in CORRECTED_OBSERVATIONS
+            ]
+        for name, of in runs.items():
+            if of:
+                value, drawing, training = np.array(of).T
+                each = " ".join(f"{v:.3f}" for v in value)
+                lines.append([task, name, f"{value.mean():.3f}", each, f"{training[0]:.0f}", f"{drawing.mean():.2f}"])
+    header = ["task", "method", "C2ST", "observations 1, 2", "training, CPU s", f"{args.draws:,} draws, CPU s"]
+    return table(header, lines)
 
 
 def honesty(found: list[dict[str, Any]]) -> tuple[str, bool]:
@@ -257,10 +300,14 @@ def main() -> None:
     parser.add_argument("--informed", type=lambda t: [k == "informed" for k in t.split(",")], default=[False, True])
     parser.add_argument("--draws", type=int, default=NUM_DRAWS)
     parser.add_argument("--cache", default=str(Path(tempfile.gettempdir()) / "scoresample-sbibm"))
+    parser.add_argument("--peers", action="store_true", help="run sbi's NPSE and NPE too, if torch and sbi are here")
     parser.add_argument("--json")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="one cheap task, one observation")
     args = parser.parse_args()
+    if args.peers and not peers_are_here():
+        print("torch and sbi are not installed here: going on without them (see tests/benchmarks/sbibm_peers.py).")
+        args.peers = False
     if args.quick:
         args.tasks, args.observations, args.informed = ["gaussian_linear"], [1], [False]
         args.cache, args.small = tempfile.mkdtemp(), 0
@@ -273,6 +320,8 @@ def main() -> None:
         for task, informed in itertools.product(args.tasks, args.informed):
             run = trained(task, informed, simulations, observations, args)
             print(f"{simulations} simulations, {name_of(task, informed)}: {json.dumps(run)}", flush=True)
+    for task, peer in itertools.product(args.tasks if args.peers else (), PEERS):
+        print(f"{peer}, {task}: {json.dumps(peers_trained(peer, task, args))}", flush=True)
     found = cells(args.simulations, args.observations, args)
     lines, holds = rows(found)
     parts = [f"{args.simulations:,} simulations, {args.draws:,} draws of each posterior.", table(HEADER, lines)]
@@ -280,6 +329,13 @@ def main() -> None:
         found += cells(args.small, budgets[args.small], args)
         text, honest = honesty(found)
         holds, parts = holds and honest, [*parts, "## Are the certificates honest?", text]
+    if args.peers:
+        parts = [
+            *parts,
+            f"## Beside sbi {version('sbi')}",
+            "With its defaults, on as many simulations.",
+            beside_peers(found, args),
+        ]
     keep("sbibm", "Posteriors from simulators", *parts, out=args.out)
     if args.json:
         Path(args.json).write_text(json.dumps(found))
