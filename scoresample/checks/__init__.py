@@ -15,3 +15,4 @@ from scoresample.checks._start import start_check as start_check
 from scoresample.checks._start import start_mismatch as start_mismatch
 from scoresample.checks._stop import point_stop_check as point_stop_check
 from scoresample.checks._stop import stop_check as stop_check
+from scoresample.checks._values import value_checks as value_checks

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, Sharding
 from jaxtyping import Array
 
-from scoresample.checks import conservative_checks
+from scoresample.checks import conservative_checks, value_checks
 from scoresample.inference._about import attributes_of
 from scoresample.inference._along_path import sample_particles
 from scoresample.inference._cascade import sample_cascade
@@ -21,6 +21,7 @@ from scoresample.inference._durable import finish, stored_chains
 from scoresample.inference._outputs import ChainBuffer
 from scoresample.inference._progress import compile_seconds, wants_progress
 from scoresample.inference._sharding import block_size, mesh_of
+from scoresample.inference._stored_draws import StoredDraws
 from scoresample.paths import AbstractCascadedPath, AbstractScorePath
 from scoresample.samplers import (
     AbstractParticleSampler,
@@ -28,7 +29,10 @@ from scoresample.samplers import (
     default_sampler,
     require_density,
 )
-from scoresample.scores import AbstractScore, LineIntegralDensity, Position
+from scoresample.scores import AbstractDensityScore, AbstractScore, LineIntegralDensity, Position
+
+_MOST_READ = 1000
+"""Draws of each chain that are read from a store to be checked."""
 
 
 def sample(
@@ -206,9 +210,16 @@ def _sample_chains(
         attributes=attributes_of(sampler, score),
     )
     if sampler.needs_density and isinstance(score, LineIntegralDensity):
-        every = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), draws.position)
-        checks += conservative_checks(score, every, key=key_start)
+        checks += conservative_checks(score, _looked_at(draws), key=key_start)
+    elif sampler.needs_density and isinstance(score, AbstractDensityScore):
+        checks += value_checks(score, _looked_at(draws))
     return draws
+
+
+def _looked_at(draws: Draws) -> Position:
+    """The draws that checks choose from, with a leading axis: the last ones of a store, which may hold many."""
+    position = draws.part.last(_MOST_READ).position() if isinstance(draws, StoredDraws) else draws.position
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), position)
 
 
 def _raise_on_failure(draws: Draws) -> None:

@@ -38,6 +38,12 @@ class StoredPart:
         chains, draws = self.region
         return chains.stop - chains.start, draws.stop - draws.start
 
+    def last(self, num: int) -> "StoredPart":
+        """The last draws of all chains."""
+        chains, draws = self.region
+        region = chains, slice(max(draws.stop - num, draws.start), draws.stop)
+        return StoredPart(self.store, region, self.structure, self.constrain)
+
     def position(self) -> Position:
         """The positions."""
         if self.structure is None:

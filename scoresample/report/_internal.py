@@ -32,14 +32,17 @@ def internal_checks(run: RunStatistics) -> list[Check]:
         run: statistics of the run.
 
     Returns:
-        The checks that apply to its kind, the weightiest first; then those found while sampling.
+        The checks that apply to its kind: causes, which were found while sampling, before what they lead to.
     """
-    checks = _finite(run)
+    checks, in_chains = _finite(run), run.chains is not None and run.draws.kind == "chains"
+    if in_chains:
+        checks += _moved(run)
+    checks += [*run.draws.info.get("checks", ()), *_stopped(run)]
     if run.chains is not None:
-        if run.draws.kind == "chains":
-            checks += [*_moved(run), _several_chains(run), *_r_hat(run, run.chains)]
+        if in_chains:
+            checks += [_several_chains(run), *_r_hat(run, run.chains)]
         checks += _effective(run, run.chains)
-    return [*checks, *_divergences(run), *_tree_depth(run), *_stopped(run), *run.draws.info.get("checks", ())]
+    return [*checks, *_divergences(run), *_tree_depth(run)]
 
 
 def _finite(run: RunStatistics) -> list[Check]:

@@ -216,7 +216,7 @@ def honesty(found: list[dict[str, Any]]) -> tuple[str, bool]:
         for verdict in VERDICTS:
             of = [c for c in certified if (c["simulations"], c["verdict"]) == (simulations, verdict)]
             if of:
-                mended = max(c["corrected"] for c in of) if verdict in USABLE else float("nan")
+                mended = f"{max(c['corrected'] for c in of):.3f}" if verdict in USABLE else "-"
                 lines.append(
                     [
                         f"{simulations:,}",
@@ -224,7 +224,7 @@ def honesty(found: list[dict[str, Any]]) -> tuple[str, bool]:
                         str(len(of)),
                         f"{min(c['raw'] for c in of):.3f}",
                         f"{max(c['raw'] for c in of):.3f}",
-                        f"{mended:.3f}",
+                        mended,
                     ]
                 )
     used = [cell["raw"] for cell in certified if cell["verdict"] == "use"]
