@@ -4,17 +4,33 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping
+from types import CodeType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+_LIBRARIES = (
+    "blackjax",
+    "builtins",
+    "diffrax",
+    "equinox",
+    "jax",
+    "jaxtyping",
+    "numpy",
+    "numpyro",
+    "scipy",
+    "scoresample",
+)
+"""Whose functions count by their names: versions of packages are recorded beside."""
+
 
 def digest(thing: Any) -> str:
     """A hash of everything that is found in an object: arrays by their bytes, functions by their names and code.
 
-    What a function closes over is looked at as well. Objects of other kinds count by their type alone.
+    What a function closes over is looked at as well, and the data and functions that it takes from its own module.
+    Objects that are neither trees of arrays nor functions count by their type alone.
     """
     found = hashlib.sha256()
     _feed(found, thing, set())
@@ -56,13 +72,40 @@ def _parts(thing: Any) -> list[Any]:
         return [part for name in names for part in (name, getattr(thing, name, None))]
     function: Any = getattr(thing, "__wrapped__", getattr(thing, "__func__", thing))
     code = getattr(function, "__code__", None)
+    if code is not None and str(function.__module__).partition(".")[0] in _LIBRARIES:
+        return [function.__module__, function.__qualname__, _closed(function), getattr(thing, "__self__", None)]
     if code is not None:
-        closed = [cell.cell_contents for cell in function.__closure__ or () if _is_set(cell)]
-        # Constants may be code of functions inside, whose representation holds an address.
-        constants = [part.co_code if hasattr(part, "co_code") else part for part in code.co_consts]
-        owner = getattr(thing, "__self__", None)
-        return [function.__qualname__, code.co_code, code.co_names, constants, function.__defaults__, closed, owner]
-    return []
+        parts = [function.__defaults__, _closed(function), _globals(function), getattr(thing, "__self__", None)]
+        return [function.__qualname__, *_code(code), *parts]
+    # Other trees, such as NumPyro's distributions.
+    leaves = jax.tree.leaves(thing)
+    return [] if len(leaves) == 1 and leaves[0] is thing else leaves
+
+
+def _closed(function: Any) -> list[Any]:
+    return [cell.cell_contents for cell in function.__closure__ or () if _is_set(cell)]
+
+
+def _code(code: CodeType) -> list[Any]:
+    """What a program does: its instructions, names and constants, and those of the functions inside."""
+    constants = [_code(part) if isinstance(part, CodeType) else part for part in code.co_consts]
+    return [code.co_code, code.co_names, constants]
+
+
+def _names(code: CodeType) -> set[str]:
+    inside = [_names(part) for part in code.co_consts if isinstance(part, CodeType)]
+    return set(code.co_names).union(*inside)
+
+
+def _globals(function: Any) -> list[Any]:
+    """The numbers and arrays that a function takes from its module, and its module's own functions."""
+    found = []
+    for name in sorted(_names(function.__code__) & function.__globals__.keys()):
+        value = function.__globals__[name]
+        own = getattr(value, "__module__", None) == function.__module__ and hasattr(value, "__code__")
+        if own or isinstance(value, bool | int | float | complex | str | list | tuple | dict | jax.Array | np.ndarray):
+            found += [name, value]
+    return found
 
 
 def _is_set(cell: Any) -> bool:

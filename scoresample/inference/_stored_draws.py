@@ -75,7 +75,10 @@ class StoredPart:
 
 
 class StoredDraws(Draws):
-    """Draws like any other, whose numbers are read from their store when they are first asked for."""
+    """Draws like any other, whose numbers are read from their store when they are first asked for.
+
+    A copy with other fields (`dataclasses.replace`) holds its numbers in memory, and has no `part`.
+    """
 
     part: StoredPart
 
@@ -105,17 +108,21 @@ class StoredDraws(Draws):
     @property
     def non_finite(self) -> np.ndarray:
         """Which draws are not finite."""
-        return self.part.stat("non_finite")
+        return self.part.stat("non_finite") if self._is_stored else super().non_finite
 
     @property
     def num_chains(self) -> int:
         """Length of the chain axis."""
-        return self.part.shape[0]
+        return self.part.shape[0] if self._is_stored else super().num_chains
 
     @property
     def num_draws(self) -> int:
         """Length of the draw axis."""
-        return self.part.shape[1]
+        return self.part.shape[1] if self._is_stored else super().num_draws
+
+    @property
+    def _is_stored(self) -> bool:
+        return "part" in self.__dict__
 
 
 def load(store: str | Path, target: AbstractScore | AbstractScorePath | None = None) -> Draws:

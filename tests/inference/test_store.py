@@ -1,6 +1,8 @@
 """Runs in a store: the same draws, whatever happens between their chunks."""
 
+import dataclasses
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,7 @@ from scoresample.scores import power_law_spectrum
 from scoresample.wavelets import perturb_wavelets
 
 KEY = jax.random.key(0)
+NARROW, WIDE = dist.Normal(0.0, 1.0), dist.Normal(0.0, 2.0)
 
 
 def model() -> None:
@@ -183,6 +186,17 @@ def test_draws_are_read_when_they_are_looked_at(tmp_path: Path, monkeypatch: pyt
     assert draws.position is draws.position
 
 
+def test_copies_of_stored_draws_hold_their_numbers(tmp_path: Path) -> None:
+    draws, path = particles(tmp_path / "run.zarr"), ss.perturb(mixture(), ss.VP())
+    halved = dataclasses.replace(draws, position=draws.position[:, :25], stats={"non_finite": np.zeros((1, 25), bool)})
+    assert (halved.num_chains, halved.num_draws) == (1, 25)
+    assert not halved.non_finite.any()
+    again = pickle.loads(pickle.dumps(ss.load(tmp_path / "run.zarr", path)))
+    np.testing.assert_array_equal(again.position, draws.position)
+    checks = ss.compare({"stored": draws, "loaded": again}, reference="stored").verdicts["loaded"].failures
+    assert [check.name for check in checks if check.severity == "fail"] == ["number of independent draws"]
+
+
 def test_another_run_is_refused(tmp_path: Path) -> None:
     store = tmp_path / "run.zarr"
     chains(store)
@@ -334,6 +348,10 @@ def test_a_digest_sees_numbers_settings_and_code() -> None:
         shifted(1.0),
         shifted(2.0),
         ss.DensityScore(lambda x: -jnp.sum((x + 1.0) ** 2)),
+        ss.DensityScore(lambda x: jax.vmap(lambda y: -((y - 3.0) ** 2))(x).sum()),
+        ss.DensityScore(lambda x: jax.vmap(lambda y: -((y - 4.0) ** 2))(x).sum()),
+        ss.DensityScore(lambda x, law=NARROW: law.log_prob(x).sum()),
+        ss.DensityScore(lambda x, law=WIDE: law.log_prob(x).sum()),
         ss.NUTS(),
         ss.NUTS(0.9),
         jnp.zeros(2),
@@ -341,6 +359,24 @@ def test_a_digest_sees_numbers_settings_and_code() -> None:
         np.zeros(2, np.float32),
     ]
     assert len({digest(thing) for thing in found}) == len(found) - 1  # arrays count alike on the host and off it
+
+
+WIDTH = 1.0
+
+
+def of_this_module(x: jax.Array) -> jax.Array:
+    """A function that takes a number, and by another function, from its module."""
+    return -0.5 * jnp.sum(x**2) / width()
+
+
+def width() -> float:
+    return WIDTH**2
+
+
+def test_a_digest_sees_what_functions_take_from_their_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest(of_this_module)
+    monkeypatch.setattr(sys.modules[__name__], "WIDTH", 2.0)
+    assert digest(of_this_module) != before
 
 
 def test_a_digest_is_the_same_in_another_process() -> None:
